@@ -11,7 +11,8 @@ Conventions, everywhere in the project:
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -108,12 +109,13 @@ class Cameras:
             if not -len(self) <= index < len(self):
                 raise IndexError(f"camera {index} of {len(self)}")
             index = slice(index, index + 1 or None)
-        chosen = (t[index] for t in (self.c2w, self.fx, self.fy, self.cx, self.cy))
-        return Cameras(*chosen, self.height, self.width)
+        return self._map(lambda tensor: tensor[index])
 
     def to(self, device: torch.device | str) -> Cameras:
-        tensors = {f.name: getattr(self, f.name) for f in fields(self)}
-        return Cameras(**{k: v.to(device) if isinstance(v, Tensor) else v for k, v in tensors.items()})
+        return self._map(lambda tensor: tensor.to(device))
+
+    def _map(self, f: Callable[[Tensor], Tensor]) -> Cameras:
+        return Cameras(f(self.c2w), f(self.fx), f(self.fy), f(self.cx), f(self.cy), self.height, self.width)
 
     def resized(self, height: int, width: int) -> Cameras:
         """The same cameras for pictures resampled to (height, width): the field of view stays, intrinsics scale."""
