@@ -1,0 +1,79 @@
+"""What every data module hands to a system: posed pictures, the box that holds the scene, and what is known of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ids3d.cameras import Views
+
+
+@dataclass(frozen=True)
+class Similarity:
+    """Rotation, uniform scale and shift: ``scene = scale * rotation @ (world - origin)``.
+
+    Attributes:
+        rotation: (3, 3) float64, determinant +1; its rows are the scene's axes in world coordinates.
+        origin: (3,) float64, the world point that becomes the scene's origin.
+        scale: scene units per world unit, > 0.
+    """
+
+    rotation: Tensor
+    origin: Tensor
+    scale: float
+
+    def apply(self, points: Tensor) -> Tensor:
+        """World points (..., 3) in scene units, in the points' own precision."""
+        return self.scale * (points - self.origin.to(points)) @ self.rotation.to(points).T
+
+    def undo(self, points: Tensor) -> Tensor:
+        """Scene points (..., 3) back in world units."""
+        return (points / self.scale) @ self.rotation.to(points) + self.origin.to(points)
+
+
+@dataclass(frozen=True)
+class Truth:
+    """The known result of an edit, for made scenes only.
+
+    Attributes:
+        images: (n, H, W, 3) float32 in [0, 1]: the test views of the edited scene.
+        masks: (n, H, W) bool: the pixels that the edit touches.
+    """
+
+    images: Tensor
+    masks: Tensor
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A captured scene, ready to be reconstructed.
+
+    Attributes:
+        train, test: views for training and views held out, of one picture size.
+        aabb: (6,) float32, (x0, y0, z0, x1, y1, z1) in scene units: the box that holds everything the pictures see.
+        near, far: bounds of the scene along unit rays, in scene units; 0 <= near < far.
+        background: rgb in [0, 1] behind the box.
+        to_scene: from the units and axes of the files to the scene's.
+        truth: the edited test views, where they are known.
+        captions: what the scene shows (source) and what the edit should show (target), where the folder says.
+    """
+
+    train: Views
+    test: Views
+    aabb: Tensor
+    near: float
+    far: float
+    background: tuple[float, float, float]
+    to_scene: Similarity
+    truth: Truth | None = None
+    captions: tuple[str, str] | None = None
+
+    def __post_init__(self) -> None:
+        if self.aabb.shape != (6,) or not bool(torch.all(self.aabb[:3] < self.aabb[3:])):
+            raise ValueError(f"not a box: {self.aabb.tolist()}")
+        if not 0 <= self.near < self.far:
+            raise ValueError(f"near {self.near} and far {self.far} must satisfy 0 <= near < far")
+        if self.truth is not None and len(self.truth.images) != len(self.test):
+            raise ValueError(f"{len(self.truth.images)} edited pictures for {len(self.test)} test views")
