@@ -2,9 +2,10 @@
 
 Conventions, everywhere in the project:
 
-* Camera axes are OpenGL's: x right, y up, z back (a camera looks along its own -z). ``c2w`` takes camera to world.
-* Pixel (row i, column j) has its centre at (x, y) = (j + 0.5, i + 0.5); x runs right, y runs down, (0, 0) is the
-  top-left corner of the picture.
+* Camera axes are OpenGL's: x right, y up, z back (a camera looks along its own -z). `c2w` takes camera to
+  world.
+* Pixel (row i, column j) has its centre at (x, y) = (j + 0.5, i + 0.5); x runs right, y runs down, and (0, 0)
+  is the top-left corner of the picture.
 * Ray directions have unit length, so a depth along a ray is a distance and not a z-depth.
 """
 
@@ -48,7 +49,7 @@ class Rays:
         return len(self.origins)
 
     def __getitem__(self, index: Any) -> Rays:
-        """Index the batch axes, as a tensor of shape ``self.shape`` would be indexed."""
+        """Index the batch axes, as a tensor of shape `self.shape` would be indexed."""
         return Rays(self.origins[index], self.directions[index])
 
     def flatten(self) -> Rays:
@@ -64,7 +65,7 @@ class Cameras:
     """n pinhole cameras without distortion that share one picture size.
 
     Attributes:
-        c2w: (n, 3, 4) float32, camera to world, OpenGL axes; the columns are right, up, back and the camera's centre.
+        c2w: (n, 3, 4) float32, camera to world, OpenGL axes; its columns are right, up, back and the centre.
         fx, fy: (n,) float32 focal lengths in pixels.
         cx, cy: (n,) float32 principal point in pixels, from the top-left corner of the picture.
         height, width: size of the pictures in pixels.
@@ -118,7 +119,7 @@ class Cameras:
         return Cameras(f(self.c2w), f(self.fx), f(self.fy), f(self.cx), f(self.cy), self.height, self.width)
 
     def resized(self, height: int, width: int) -> Cameras:
-        """The same cameras for pictures resampled to (height, width): the field of view stays, intrinsics scale."""
+        """The same cameras for resampled pictures: the field of view stays, the intrinsics scale."""
         if height < 1 or width < 1:
             raise ValueError(f"a picture of {height}x{width} pixels")
         sx, sy = width / self.width, height / self.height
@@ -144,8 +145,8 @@ class Cameras:
         """Rays through chosen pixels.
 
         Args:
-            camera_indices, rows, cols: integer tensors of one shape (...); pixel (row, col) of camera i means the
-                ray through its centre (col + 0.5, row + 0.5).
+            camera_indices, rows, cols: integer tensors of one shape (...); the ray of pixel (row, col) goes
+                through its centre (col + 0.5, row + 0.5).
 
         Returns:
             Rays of batch shape (...). Differentiable in the cameras.
@@ -169,8 +170,8 @@ def project(cameras: Cameras, points: Tensor) -> tuple[Tensor, Tensor]:
 
     Returns:
         xy: (n, p, 2) pixels, from the top-left corner of the picture (a pixel's centre is at + 0.5).
-        depth: (n, p) distance along the camera's axis, in world units; <= 0 is behind the camera, and its xy then
-            means nothing. Both are differentiable in points and cameras.
+        depth: (n, p) distance along the camera's axis, in world units; <= 0 is behind the camera, and its xy
+            then means nothing. Both are differentiable in points and cameras.
     """
     local = torch.einsum("npk,nkj->npj", points - cameras.centres[:, None], cameras.c2w[:, :, :3])
     depth = -local[..., 2]
@@ -180,17 +181,17 @@ def project(cameras: Cameras, points: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def look_at(eye: Tensor, target: Tensor, up: Tensor) -> Tensor:
-    """Cameras at ``eye`` that look at ``target``, upright with respect to ``up``.
+    """Cameras at `eye` that look at `target`, upright with respect to `up`.
 
     Args:
-        eye, target, up: (..., 3), broadcast against each other; ``up`` need be neither of unit length nor at right
-            angles to the view.
+        eye, target, up: (..., 3), broadcast against each other; `up` need be neither of unit length nor at
+            right angles to the view.
 
     Returns:
         c2w (..., 3, 4), OpenGL axes.
 
     Raises:
-        ValueError: eye and target coincide, or ``up`` is parallel to the view.
+        ValueError: eye and target coincide, or `up` is parallel to the view.
     """
     eye, target, up = torch.broadcast_tensors(eye, target, up)
     back = eye - target
@@ -202,6 +203,23 @@ def look_at(eye: Tensor, target: Tensor, up: Tensor) -> Tensor:
     back = back / torch.linalg.vector_norm(back, dim=-1, keepdim=True)
     right = right / sizes[..., None]
     return torch.stack([right, torch.linalg.cross(back, right, dim=-1), back, eye], dim=-1)
+
+
+def closest_to_axes(centres: Tensor, directions: Tensor) -> Tensor:
+    """The point nearest to n lines `centre + t direction`, in the least-squares sense.
+
+    Args:
+        centres: (n, 3).
+        directions: (n, 3) of unit length.
+
+    Returns:
+        (3,). For parallel lines, which have no such point or many: the one nearest to the mean
+        of the centres.
+    """
+    across = torch.eye(3).to(directions) - directions[:, :, None] * directions[:, None, :]
+    middle = centres.mean(dim=0)
+    offsets = (across @ (centres - middle)[:, :, None]).sum(dim=0)
+    return middle + (torch.linalg.pinv(across.sum(dim=0), rtol=1e-5, hermitian=True) @ offsets)[:, 0]
 
 
 def pinhole(c2w: Tensor, height: int, width: int, fov_y: float) -> Cameras:

@@ -1,4 +1,4 @@
-"""What every data module hands to a system: posed pictures, the box that holds the scene, and what is known of it."""
+"""What every data module hands to a system: posed pictures, the scene's box, what is known of it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ids3d.cameras import Views
 
 @dataclass(frozen=True)
 class Similarity:
-    """Rotation, uniform scale and shift: ``scene = scale * rotation @ (world - origin)``.
+    """Rotation, uniform scale and shift: `scene = scale * rotation @ (world - origin)`.
 
     Attributes:
         rotation: (3, 3) float64, determinant +1; its rows are the scene's axes in world coordinates.
@@ -52,7 +52,7 @@ class Scene:
 
     Attributes:
         train, test: views for training and views held out, of one picture size.
-        aabb: (6,) float32, (x0, y0, z0, x1, y1, z1) in scene units: the box that holds everything the pictures see.
+        aabb: (6,) float32, (x0, y0, z0, x1, y1, z1) in scene units, around all that the pictures see.
         near, far: bounds of the scene along unit rays, in scene units; 0 <= near < far.
         background: rgb in [0, 1] behind the box.
         to_scene: from the units and axes of the files to the scene's.
