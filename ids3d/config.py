@@ -57,12 +57,16 @@ def parse(cls: type[D], node: Mapping[str, Any], where: str = "") -> D:
     for name, field in fields.items():
         required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
         if required and name not in values:
-            raise UserError(f"{_join(where, name)} has no value: it has no default, so the config must say it")
+            raise UserError(
+                f"{_join(where, name)} has no value: it has no default, so the config must say it"
+            )
     try:
         return cls(**values)
     except ValueError as error:
         sources = sorted({origin.source for origin in (_origin(node, key) for key in node) if origin})
-        raise UserError(f"bad value in {where or 'the config'} ({', '.join(sources) or 'defaults'}): {error}") from error
+        raise UserError(
+            f"bad value in {where or 'the config'} ({', '.join(sources) or 'defaults'}): {error}"
+        ) from error
 
 
 def _convert(hint: Any, value: Any, path: str, origin: Origin | None) -> Any:
@@ -89,7 +93,9 @@ def _convert(hint: Any, value: Any, path: str, origin: Origin | None) -> Any:
         if not isinstance(value, Mapping):
             raise _bad(path, origin, hint, value)
         inner = args[1] if args else Any
-        return {key: _convert(inner, item, _join(path, key), _origin(value, key)) for key, item in value.items()}
+        return {
+            key: _convert(inner, item, _join(path, key), _origin(value, key)) for key, item in value.items()
+        }
     return _convert_scalar(hint, value, path, origin)
 
 
@@ -155,7 +161,14 @@ def _bad(path: str, origin: Origin | None, hint: Any, value: Any) -> UserError:
 
 def _named(hint: Any) -> str:
     """A type in words."""
-    plain = {str: "text", bool: "true or false", int: "a whole number", float: "a number", type(None): "null", Any: "anything"}
+    plain = {
+        str: "text",
+        bool: "true or false",
+        int: "a whole number",
+        float: "a number",
+        type(None): "null",
+        Any: "anything",
+    }
     if hint in plain:
         return plain[hint]
     kind, args = typing.get_origin(hint), typing.get_args(hint)

@@ -52,7 +52,9 @@ def find(kind: str, name: str) -> Any:
     if name not in _classes[kind]:
         _import_all(PACKAGES[kind])
     if name not in _classes[kind]:
-        raise UserError(f"unknown {kind} {name!r}: {nearest(name, _classes[kind])} (known: {', '.join(names(kind))})")
+        raise UserError(
+            f"unknown {kind} {name!r}: {nearest(name, _classes[kind])} (known: {', '.join(names(kind))})"
+        )
     return _classes[kind][name]
 
 
@@ -81,7 +83,9 @@ def _by_path(kind: str, path: str) -> Any:
         raise UserError(f"{kind} {path!r}: expected package.module:Class") from None
     found = vars(module).get(class_name)
     if found is None:
-        raise UserError(f"{kind} {path!r}: {module_name} has no {class_name!r}; {nearest(class_name, vars(module))}")
+        raise UserError(
+            f"{kind} {path!r}: {module_name} has no {class_name!r}; {nearest(class_name, vars(module))}"
+        )
     if not isinstance(found, type) or not isinstance(vars(found).get("Config", None), type):
         raise UserError(f"{kind} {path!r}: expected a class that holds a dataclass named Config")
     return found

@@ -1,0 +1,39 @@
+# The two commands that need nothing but Python 3.10 to 3.13, pip and make:  make demo  and  make test
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: setup demo test test-all lint format clean
+
+setup: $(STAMP)
+
+# torch first, so that the pinned version is there before anything else asks for a torch.
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(0 if (3, 10) <= sys.version_info[:2] <= (3, 13) else \
+		"error: $(PYTHON) is Python %d.%d; ids3d needs 3.10 to 3.13: make $(MAKECMDGOALS) PYTHON=python3.12" % sys.version_info[:2])'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet -c constraints.txt torch
+	$(BIN)/python -m pip install --quiet -c constraints.txt --editable '.[dev]'
+	@touch $@
+
+demo: setup
+	$(BIN)/python launch.py --config configs/ids-llff.yaml
+
+test: setup
+	$(BIN)/python -m pytest -m 'not slow'
+
+test-all: setup
+	$(BIN)/python -m pytest
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: setup
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf build *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
