@@ -1,0 +1,93 @@
+"""CLIP score: the cosine between the embeddings of a picture and of a caption (arXiv 2104.08718, not rescaled)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ids3d.errors import UserError
+
+
+class ClipScore(nn.Module):
+    """A frozen CLIP that scores pictures against captions.
+
+    torchmetrics' CLIPScore rounds pictures to bytes and multiplies by 100; published editing figures (0.16 and the
+    like) are plain cosines.
+
+    Args:
+        path: a folder in transformers' layout that holds a CLIPModel and its tokenizer, or a hub name.
+
+    Raises:
+        UserError: nothing can be loaded from `path`.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, path: str | Path) -> None:
+        super().__init__()
+        from transformers import AutoTokenizer, CLIPModel  # seconds to import: only who scores pays
+
+        try:
+            self.model = CLIPModel.from_pretrained(str(path)).eval().requires_grad_(False)
+            self.tokenizer = AutoTokenizer.from_pretrained(str(path))
+        except (OSError, ValueError) as error:
+            reason = str(error).strip().split("\n")[0]
+            raise UserError(
+                f"no CLIP model at {path}: {reason} (evaluate.clip: a folder in transformers' layout, or a hub name)"
+            ) from error
+        mean, std = _normalisation(path)
+        self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
+
+    @torch.no_grad()
+    def forward(self, pictures: Tensor, captions: Sequence[str]) -> Tensor:
+        """Score picture i against caption i.
+
+        Args:
+            pictures: (b, 3, h, w) in [0, 1]; as CLIP's own preprocessing does, the short side is resized
+                (bicubic, anti-aliased) to CLIP's input size and the middle square taken.
+            captions: b texts.
+
+        Returns:
+            (b,) cosines in [-1, 1].
+        """
+        if len(captions) != len(pictures):
+            raise ValueError(f"{len(pictures)} pictures and {len(captions)} captions")
+        size = self.model.config.vision_config.image_size
+        pixels = (_short_side(pictures.to(self.mean), size).clamp(0, 1) - self.mean) / self.std
+        longest = self.model.config.text_config.max_position_embeddings
+        tokens = self.tokenizer(
+            list(captions), padding=True, truncation=True, max_length=longest, return_tensors="pt"
+        ).to(self.mean.device)
+        out = self.model(
+            input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"], pixel_values=pixels
+        )
+        return F.cosine_similarity(out.image_embeds, out.text_embeds, dim=-1)
+
+
+def _short_side(pictures: Tensor, size: int) -> Tensor:
+    """The middle size x size square of pictures (b, 3, h, w) whose short side was brought to `size`."""
+    height, width = pictures.shape[-2:]
+    scale = size / min(height, width)
+    height, width = max(size, round(height * scale)), max(size, round(width * scale))
+    if pictures.shape[-2:] != (height, width):
+        pictures = F.interpolate(pictures, (height, width), mode="bicubic", antialias=True)
+    top, left = (height - size) // 2, (width - size) // 2
+    return pictures[..., top : top + size, left : left + size]
+
+
+def _normalisation(path: str | Path) -> tuple[list[float], list[float]]:
+    """(mean, std) per channel from the checkpoint's preprocessor_config.json, or OpenAI's."""
+    from transformers.image_processing_base import ImageProcessingMixin
+    from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
+
+    try:
+        settings, _ = ImageProcessingMixin.get_image_processor_dict(str(path))
+    except OSError:
+        return OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
+    return settings.get("image_mean", OPENAI_CLIP_MEAN), settings.get("image_std", OPENAI_CLIP_STD)

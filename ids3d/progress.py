@@ -1,0 +1,84 @@
+"""Progress of a long phase, with a rate and a remaining time: a bar on a terminal, a line now and then in a log."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterable, Iterator, Sized
+from typing import TypeVar
+
+from tqdm import tqdm
+
+T = TypeVar("T")
+
+
+class Progress:
+    """Counts `total` steps of a phase on standard error.
+
+    On a terminal it is tqdm's bar. Elsewhere (a log, CI) one plain line at the start of the phase's second interval and
+    then every `interval` seconds, and one at the end, in the same format.
+
+    Args:
+        label: what is being done, a word or two.
+        total: steps in all.
+        done: steps already done (a run that goes on).
+        unit: of a step, for the rate.
+        interval: seconds between two lines where there is no terminal.
+    """
+
+    def __init__(
+        self, label: str, total: int, done: int = 0, unit: str = "step", interval: float = 15.0
+    ) -> None:
+        self._label, self._total, self._initial, self._unit = label, total, done, unit
+        self._interval, self._done, self._note = interval, done, ""
+        self._start = self._spoke = time.monotonic()
+        self._bar = (
+            tqdm(total=total, initial=done, desc=label, unit=unit, dynamic_ncols=True, file=sys.stderr)
+            if sys.stderr.isatty()
+            else None
+        )
+
+    def advance(self, note: str = "") -> None:
+        """One step more; `note` is shown after the rate."""
+        self._done += 1
+        self._note = note or self._note
+        if self._bar is not None:
+            self._bar.set_postfix_str(self._note, refresh=False)
+            self._bar.update()
+        elif time.monotonic() - self._spoke >= self._interval:
+            self._say()
+
+    def close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+        else:
+            self._say()
+
+    def _say(self) -> None:
+        self._spoke = time.monotonic()
+        line = tqdm.format_meter(
+            self._done,
+            self._total,
+            self._spoke - self._start,
+            prefix=self._label,
+            unit=self._unit,
+            initial=self._initial,
+            postfix=self._note or None,
+            bar_format="{desc}: {n_fmt}/{total_fmt} [{elapsed} so far, {remaining} left, {rate_fmt}{postfix}]",
+        )
+        print(line, file=sys.stderr, flush=True)
+
+
+def track(items: Iterable[T], label: str, total: int | None = None, unit: str = "view") -> Iterator[T]:
+    """The items, one by one, counted by a `Progress`. `total` is needed where `items` has no length."""
+    if total is None:
+        if not isinstance(items, Sized):
+            raise ValueError("track() needs a total for items without a length")
+        total = len(items)
+    progress = Progress(label, total, unit=unit)
+    try:
+        for item in items:
+            yield item
+            progress.advance()
+    finally:
+        progress.close()
