@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from ids3d.cameras import Views
+
+Kind = Literal["forward-facing", "all around", "looking outwards"]
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,7 @@ class Scene:
         aabb: (6,) float32, (x0, y0, z0, x1, y1, z1) in scene units, around all that the pictures see.
         near, far: bounds of the scene along unit rays, in scene units; 0 <= near < far.
         background: rgb in [0, 1] behind the box.
+        kind: how the cameras stand to each other.
         to_scene: from the units and axes of the files to the scene's.
         truth: the edited test views, where they are known.
         captions: what the scene shows (source) and what the edit should show (target), where the folder says.
@@ -66,6 +70,7 @@ class Scene:
     near: float
     far: float
     background: tuple[float, float, float]
+    kind: Kind
     to_scene: Similarity
     truth: Truth | None = None
     captions: tuple[str, str] | None = None
@@ -77,3 +82,14 @@ class Scene:
             raise ValueError(f"near {self.near} and far {self.far} must satisfy 0 <= near < far")
         if self.truth is not None and len(self.truth.images) != len(self.test):
             raise ValueError(f"{len(self.truth.images)} edited pictures for {len(self.test)} test views")
+
+    def describe(self) -> str:
+        """One line for the log: views, size, split, kind, bounds and box."""
+        cameras, n = self.train.cameras, len(self.train) + len(self.test)
+        sides = " x ".join(f"{side:.3g}" for side in (self.aabb[3:] - self.aabb[:3]).tolist())
+        known = ", edited truth known" if self.truth else ""
+        return (
+            f"{n} views of {cameras.width}x{cameras.height} pixels, {len(self.train)} to train on and "
+            f"{len(self.test)} held out, {self.kind}{known}; near {self.near:.3g}, far {self.far:.3g}, "
+            f"box {sides} ({self.to_scene.scale:.3g} scene units per unit of the files)"
+        )

@@ -1,0 +1,169 @@
+"""Where a captured scene sits: its axes, its unit of length, and the box around what its cameras see.
+
+All in double precision; the results are rounded to single precision only when they are handed on.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ids3d.cameras import closest_to_axes
+from ids3d.scene import Kind, Similarity
+
+# Mean resultant length of the viewing directions; 0.75 is that of an evenly filled cone of 60 degrees.
+FORWARD_FACING = 0.75
+
+
+@dataclass(frozen=True)
+class Poses:
+    """What framing needs of n views, in the units and axes of the files.
+
+    Attributes:
+        c2w: (n, 3, 4) float64, OpenGL axes.
+        tangents: (n, 2) float64, tangents of half the horizontal and half the vertical field of view.
+        bounds: (n, 2) float64, nearest and farthest depth that each view shows, along its camera's axis.
+    """
+
+    c2w: Tensor
+    tangents: Tensor
+    bounds: Tensor
+
+    @property
+    def centres(self) -> Tensor:
+        return self.c2w[:, :, 3]
+
+    @property
+    def forward(self) -> Tensor:
+        return -self.c2w[:, :, 2]
+
+
+@dataclass(frozen=True)
+class Framing:
+    """The scene's axes and units, and its extent in them.
+
+    Attributes:
+        kind: how the cameras stand to each other.
+        to_scene: from the files' units and axes to the scene's.
+        aabb: (6,) float32, (x0, y0, z0, x1, y1, z1) in scene units.
+        near, far: along unit rays, in scene units: no view shows anything nearer than near, and no ray is
+            still in the box beyond far.
+    """
+
+    kind: Kind
+    to_scene: Similarity
+    aabb: Tensor
+    near: float
+    far: float
+
+    def place(self, c2w: Tensor) -> Tensor:
+        """Cameras (n, 3, 4) of the files, float64, as cameras of the scene, float32."""
+        turned = self.to_scene.rotation @ c2w[:, :, :3]
+        return torch.cat([turned, self.to_scene.apply(c2w[:, :, 3])[:, :, None]], dim=-1).float()
+
+
+def frame(poses: Poses, recentre: bool, box_size: float) -> Framing:
+    """Choose axes, unit and box.
+
+    Args:
+        poses: the views.
+        recentre: turn and shift the scene. Forward-facing: the average camera is at the origin and looks along
+            -z. Otherwise y is up, and the origin is the point that the cameras look at (or, where they look
+            outwards, stand around). False keeps the files' axes and origin.
+        box_size: the longest side of the box in scene units; 0 keeps the files' units.
+    """
+    kind = kind_of(poses)
+    if recentre:
+        moved = Similarity(_axes(poses, kind), _origin(poses, kind), 1.0)
+    else:
+        moved = Similarity(torch.eye(3, dtype=torch.float64), torch.zeros(3, dtype=torch.float64), 1.0)
+    corners = moved.apply(frusta(poses, _depths(poses, kind)))
+    low, high = corners.reshape(-1, 3).amin(dim=0), corners.reshape(-1, 3).amax(dim=0)
+    scale = box_size / float((high - low).max()) if box_size > 0 else 1.0
+    to_scene = Similarity(moved.rotation, moved.origin, scale)
+    low, high, centres = scale * low, scale * high, to_scene.apply(poses.centres)
+    farthest = torch.maximum((centres - low).abs(), (centres - high).abs()).norm(dim=-1).max()
+    near = scale * float(poses.bounds[:, 0].min())
+    return Framing(kind, to_scene, torch.cat([low, high]).float(), near, float(farthest))
+
+
+def kind_of(poses: Poses) -> Kind:
+    """How the cameras stand: the directions agree, or the axes meet in front of them, or behind."""
+    if float(poses.forward.mean(dim=0).norm()) > FORWARD_FACING:
+        return "forward-facing"
+    return "all around" if float(_focus_depths(poses).median()) > 0 else "looking outwards"
+
+
+def frusta(poses: Poses, depths: Tensor) -> Tensor:
+    """Corners (n, 8, 3) of what each view sees between two depths (n, 2) along its axis."""
+    signs = torch.tensor([[-1, -1], [-1, 1], [1, -1], [1, 1]], dtype=torch.float64)
+    corners = torch.cat(
+        [signs * poses.tangents[:, None], -torch.ones(len(signs), 1).expand(len(depths), -1, 1)], -1
+    )
+    local = (depths[:, :, None, None] * corners[:, None]).flatten(1, 2)
+    return local @ poses.c2w[:, :, :3].mT + poses.centres[:, None]
+
+
+def _depths(poses: Poses, kind: Kind) -> Tensor:
+    """From which depth to which depth (n, 2) a view's frustum counts for the box.
+
+    Photographs from all around an object show the room behind it here and there: in some views, bounds reach far.
+    A box that held the room would leave few cells for the object, so there no view reaches farther beyond the
+    point that the cameras look at than the median view does; what is cut off is behind the object in every view.
+    """
+    if kind != "all around":
+        return poses.bounds
+    focus = _focus_depths(poses)
+    reach = (poses.bounds[:, 1] - focus).median()
+    far = torch.minimum(poses.bounds[:, 1], focus + reach)
+    return torch.stack([poses.bounds[:, 0], torch.maximum(far, 1.01 * poses.bounds[:, 0])], dim=-1)
+
+
+def _focus_depths(poses: Poses) -> Tensor:
+    """(n,) depth, along each camera's axis, of the point that all axes pass nearest to."""
+    focus = closest_to_axes(poses.centres, poses.forward)
+    return ((focus - poses.centres) * poses.forward).sum(dim=-1)
+
+
+def _origin(poses: Poses, kind: Kind) -> Tensor:
+    return (
+        closest_to_axes(poses.centres, poses.forward) if kind == "all around" else poses.centres.mean(dim=0)
+    )
+
+
+def _axes(poses: Poses, kind: Kind) -> Tensor:
+    """The scene's axes: (3, 3), its rows x, y, z in the files' axes."""
+    if kind == "forward-facing":
+        back = _unit(-poses.forward.mean(dim=0))
+        right = _unit(torch.linalg.cross(_not_along(back, poses.c2w[:, :, 1].mean(dim=0)), back))
+        return torch.stack([right, torch.linalg.cross(back, right), back])
+    up = _upright(poses)
+    back = _not_along(up, -poses.forward.mean(dim=0))
+    right = _unit(torch.linalg.cross(up, back))
+    return torch.stack([right, up, torch.linalg.cross(right, up)])
+
+
+def _upright(poses: Poses) -> Tensor:
+    """The direction (3,) opposite to gravity, from cameras that were held level.
+
+    Such cameras' right axes lie in one plane, whatever their elevation: its normal is up. Where they do not
+    (cameras rolled about their axes, or all side by side) the mean of the cameras' own up axes has to do.
+    """
+    mean = poses.c2w[:, :, 1].mean(dim=0)
+    mean = _unit(mean) if float(mean.norm()) > 1e-3 else _unit(poses.c2w[0, :, 1])
+    _, spread, axes = torch.linalg.svd(poses.c2w[:, :, 0])
+    normal = axes[2] * torch.sign(axes[2] @ mean)
+    level = len(spread) == 3 and float(spread[2]) < 0.25 * float(spread[1])
+    return normal if level and float(normal @ mean) > 0.8 else mean
+
+
+def _not_along(axis: Tensor, wanted: Tensor) -> Tensor:
+    """`wanted`, or the coordinate axis most across the unit `axis` where `wanted` is nearly along it."""
+    across = wanted - (wanted @ axis) * axis
+    return wanted if float(across.norm()) > 1e-3 else torch.eye(3, dtype=axis.dtype)[int(axis.abs().argmin())]
+
+
+def _unit(vector: Tensor) -> Tensor:
+    return vector / vector.norm()
