@@ -1,4 +1,4 @@
-"""From YAML files and `key=value` overrides to dataclasses, with errors that say which key of which file is wrong."""
+"""From mappings to dataclasses, each value checked, with errors that say which key of which file is wrong."""
 
 from __future__ import annotations
 
@@ -31,6 +31,10 @@ class Node(dict[str, Any]):
     def __init__(self, values: Mapping[str, Any], origins: Mapping[str, Origin]) -> None:
         super().__init__(values)
         self.origins = dict(origins)
+
+    def put(self, key: str, value: Any, origin: Origin) -> None:
+        """Sets the key's value and where that was written."""
+        self[key], self.origins[key] = value, origin
 
 
 def parse(cls: type[D], node: Mapping[str, Any], where: str = "") -> D:
@@ -73,6 +77,8 @@ def _convert(hint: Any, value: Any, path: str, origin: Origin | None) -> Any:
     """`value` as the type that `hint` says. Raises UserError."""
     kind, args = typing.get_origin(hint), typing.get_args(hint)
     if hint is Any:
+        return value
+    if dataclasses.is_dataclass(hint) and isinstance(hint, type) and isinstance(value, hint):
         return value
     if kind in (Union, types.UnionType):
         return _convert_union(args, hint, value, path, origin)

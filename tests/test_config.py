@@ -1,0 +1,266 @@
+"""Settings from mappings, files and overrides: what is understood, and what is said about what is not."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+from omegaconf import OmegaConf
+
+from ids3d.config import Node, Origin, parse
+from ids3d.errors import UserError
+from ids3d.experiment import Prompts, load
+
+
+@dataclass
+class Inner:
+    depth: int = 3
+
+
+@dataclass
+class Everything:
+    rate: float = 0.1
+    steps: int = 5
+    on: bool = False
+    title: str = "x"
+    mode: Literal["fast", "slow"] = "fast"
+    span: tuple[float, float] = (0.0, 1.0)
+    sizes: tuple[int, ...] = ()
+    names: list[str] = field(default_factory=list)
+    limit: int | None = None
+    either: int | str = 0
+    inner: Inner = field(default_factory=Inner)
+    table: dict[str, float] = field(default_factory=dict)
+
+
+def said(function: Any, *args: Any) -> str:
+    """The message of the UserError that the call raises; it has to be one line."""
+    with pytest.raises(UserError) as caught:
+        function(*args)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_parse_takes_each_kind_of_value() -> None:
+    node = {
+        "rate": 2,
+        "steps": 1e3,
+        "on": True,
+        "title": "a",
+        "mode": "slow",
+        "span": [1, 2],
+        "sizes": [1, 2, 3],
+        "names": ["a"],
+        "limit": None,
+        "either": "b",
+        "inner": {"depth": 7},
+        "table": {"a": 1},
+    }
+    expected = Everything(
+        2.0, 1000, True, "a", "slow", (1.0, 2.0), (1, 2, 3), ["a"], None, "b", Inner(7), {"a": 1.0}
+    )
+    assert parse(Everything, node) == expected
+    assert parse(Everything, OmegaConf.create(node)) == expected
+    assert isinstance(parse(Everything, node).rate, float) and isinstance(parse(Everything, node).steps, int)
+    assert parse(Everything, {}) == Everything()
+
+
+@pytest.mark.parametrize(
+    ("node", "message"),
+    [
+        ({"rte": 1}, "unknown key m.rte: did you mean rate?"),
+        ({"inner": {"dept": 1}}, "unknown key m.inner.dept: did you mean depth?"),
+        ({"rate": "fast"}, "bad value for m.rate: expected a number, got 'fast'"),
+        ({"rate": True}, "bad value for m.rate: expected a number, got true"),
+        ({"rate": float("nan")}, "bad value for m.rate: expected a number, got nan"),
+        ({"steps": 1.5}, "bad value for m.steps: expected a whole number, got 1.5"),
+        ({"steps": float("inf")}, "bad value for m.steps: expected a whole number, got inf"),
+        ({"steps": None}, "bad value for m.steps: expected a whole number, got null"),
+        ({"on": 1}, "bad value for m.on: expected true or false, got 1"),
+        ({"title": 3}, "bad value for m.title: expected text, got 3"),
+        ({"mode": "fats"}, "bad value for m.mode: expected fast or slow, got 'fats'; did you mean fast?"),
+        ({"span": [1]}, "bad value for m.span: expected a list of 2: [a number, a number], got [1]"),
+        ({"sizes": [1, "a"]}, "bad value for m.sizes[1]: expected a whole number, got 'a'"),
+        ({"names": "a"}, "bad value for m.names: expected a list, each item text, got 'a'"),
+        ({"limit": "a"}, "bad value for m.limit: expected a whole number, got 'a'"),
+        ({"either": [1]}, "bad value for m.either: expected a whole number or text, got [1]"),
+        ({"inner": 3}, "bad value for m.inner: expected a mapping of settings, got 3"),
+        ({"table": {"a": "b"}}, "bad value for m.table.a: expected a number, got 'b'"),
+    ],
+)
+def test_parse_names_what_is_wrong(node: Mapping[str, Any], message: str) -> None:
+    assert said(parse, Everything, node, "m") == message
+
+
+def test_parse_names_the_file() -> None:
+    node = Node({"rte": 1}, {"rte": Origin("a.yaml")})
+    assert said(parse, Everything, node, "m") == "unknown key m.rte (a.yaml): did you mean rate?"
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    st.dictionaries(
+        st.text(max_size=8), st.recursive(st.none() | st.floats() | st.text(), st.lists), max_size=3
+    )
+)
+def test_parse_either_gives_settings_or_one_line(node: dict[str, Any]) -> None:
+    try:
+        parse(Everything, node, "m")
+    except UserError as error:
+        assert len(str(error).splitlines()) <= 1
+
+
+MODULE = """
+from dataclasses import dataclass
+
+class Soft:
+    @dataclass
+    class Config:
+        strength: float = 1.0
+        power: int = 2
+
+    def __init__(self, cfg, prior):
+        self.cfg, self.prior = cfg, prior
+
+class Hard(Soft):
+    @dataclass
+    class Config:
+        strength: float = 9.0
+        edge: str = "sharp"
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working folder with an importable module of two guidances and a config that uses the first."""
+    (tmp_path / "toy_guidances.py").write_text(MODULE)
+    (tmp_path / "a.yaml").write_text("name: toy\nguidance:\n  type: toy_guidances:Soft\n  power: 3\n")
+    (tmp_path / "hard.yaml").write_text("guidance: toy_guidances:Hard\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_layers_are_merged_left_to_right(folder: Path) -> None:
+    (folder / "b.yaml").write_text("seed: 3\nguidance:\n  strength: 5\n")
+    experiment = load(["a.yaml", "b.yaml"], ["guidance.power=7", "tag=x"])
+    assert (experiment.name, experiment.seed, experiment.tag) == ("toy", 3, "x")
+    assert asdict(experiment.guidance.settings()) == {"strength": 5.0, "power": 7}
+    assert experiment.guidance.build("prior").prior == "prior"
+
+
+@pytest.mark.parametrize(
+    ("files", "overrides"),
+    [
+        (["a.yaml", "hard.yaml"], []),
+        (["a.yaml"], ["guidance=toy_guidances:Hard"]),
+        (["a.yaml"], ["guidance.type=toy_guidances:Hard"]),
+    ],
+)
+def test_another_type_drops_the_settings_of_the_former(
+    folder: Path, files: list[str], overrides: list[str]
+) -> None:
+    assert asdict(load(files, overrides).guidance.settings()) == {"strength": 9.0, "edge": "sharp"}
+
+
+@pytest.mark.parametrize("swap", [False, True])
+def test_overrides_are_one_layer(folder: Path, swap: bool) -> None:
+    overrides = ["guidance=toy_guidances:Hard", "guidance.edge=round"]
+    assert load(["a.yaml"], overrides[::-1] if swap else overrides).guidance.settings().edge == "round"
+
+
+def test_the_same_type_keeps_its_settings(folder: Path) -> None:
+    assert load(["a.yaml"], ["guidance=toy_guidances:Soft"]).guidance.settings().power == 3
+    (folder / "default.yaml").write_text("name: toy\nguidance:\n  power: 4\n")
+    assert load(["default.yaml"], ["guidance=ids"]).guidance.node == {"power": 4}
+    assert load(["default.yaml"], ["guidance=dds"]).guidance.node == {}
+
+
+@pytest.mark.parametrize(
+    ("typed", "text"),
+    [
+        ("a red cube", "a red cube"),
+        ("the #1 cube, red: really", "the #1 cube, red: really"),
+        ("[red] cube", "[red] cube"),
+        ("'quoted'", "quoted"),
+        ("3", "3"),
+        ("yes", "yes"),
+        ("x=y", "x=y"),
+    ],
+)
+def test_text_on_the_command_line_is_taken_as_typed(folder: Path, typed: str, text: str) -> None:
+    assert load(["a.yaml"], [f"prompt.target={typed}"]).prompt.target == text
+
+
+def test_interpolation(folder: Path) -> None:
+    assert load(["a.yaml"], ["tag=p${guidance.power}", "guidance.power=4"]).tag == "p4"
+    assert "tag" in said(load, ["a.yaml"], ["tag=${nothing}"])
+
+
+@pytest.mark.parametrize(
+    ("content", "overrides", "parts"),
+    [
+        ("name: x\nsede: 1\n", [], ["unknown key sede (b.yaml)", "seed"]),
+        ("name: x\n", ["sede=1"], ["unknown key sede (command line)", "seed"]),
+        ("name: x\nseed: one\n", [], ["seed (b.yaml)", "a whole number", "'one'"]),
+        ("name: x\n", ["prompt.targt=a"], ["unknown key prompt.targt (command line)", "target"]),
+        ("name: x\n", ["prompt.target="], ["prompt.target is empty"]),
+        ("name: x\n", ["stage=reconstuct"], ["stage (command line)", "did you mean reconstruct?"]),
+        ("name: x\n", ["guidance=3"], ["guidance", "3"]),
+        ("name: x\n", ["seed"], ["'seed'", "key=value"]),
+        ("name: x\n", ["=3"], ["'=3'", "key=value"]),
+        ("name: x\n", ["name=../x"], ["'../x'", "folder"]),
+        ("name: x\n", ["seed=-1"], ["seed -1"]),
+        ("seed: 1\n", [], ["name has no value"]),
+        ("name: [\n", [], ["b.yaml, line", "YAML"]),
+        ("name: x\nname: y\n", [], ["b.yaml, line 2", "YAML"]),
+        ("name: ${\n", [], ["b.yaml", "YAML"]),
+        ("- a\n- b\n", [], ["b.yaml", "top level"]),
+        ("just words\n", [], ["b.yaml", "top level"]),
+        ("1: 2\n", [], ["b.yaml", "key 1"]),
+    ],
+)
+def test_load_names_what_is_wrong(folder: Path, content: str, overrides: list[str], parts: list[str]) -> None:
+    (folder / "b.yaml").write_text(content)
+    message = said(load, ["b.yaml"], overrides)
+    assert all(part in message for part in parts), message
+
+
+def test_load_names_the_files_that_cannot_be_read(folder: Path) -> None:
+    assert said(load, ["none.yaml"]) == "config none.yaml does not exist"
+    (folder / "binary.yaml").write_bytes(b"\xff\xfe\x00")
+    assert "binary.yaml cannot be read" in said(load, ["binary.yaml"])
+    assert "cannot be read" in said(load, [str(folder)])
+
+
+def test_a_modules_own_keys_are_checked_with_their_source(folder: Path) -> None:
+    message = said(load(["a.yaml"], ["guidance.strenth=1"]).guidance.settings)
+    assert message == "unknown key guidance.strenth (command line): did you mean strength?"
+    (folder / "b.yaml").write_text("guidance:\n  power: big\n")
+    message = said(load(["a.yaml", "b.yaml"]).guidance.settings)
+    assert message == "bad value for guidance.power (b.yaml): expected a whole number, got 'big'"
+
+
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@example("a ${name} b").via("interpolation")
+@example("\\${name}").via("an escaped one")
+@example("1e3").via("a number to OmegaConf, text to PyYAML")
+@given(
+    text=st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs"]), min_size=1).filter(str.strip)
+)
+def test_the_printed_config_reads_back_equal(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    experiment = replace(load(["a.yaml"]), prompt=Prompts(target=text))
+    monkeypatch.setattr(
+        "ids3d.experiment._module_mapping", lambda module: {"type": module.type, **module.node}
+    )
+    (folder / "printed.yaml").write_text(experiment.to_yaml(), encoding="utf-8")
+    again = load(["printed.yaml"])
+    assert again.prompt == experiment.prompt
+    assert again.to_yaml() == experiment.to_yaml()

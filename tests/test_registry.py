@@ -1,0 +1,85 @@
+"""Modules by name and by import path."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from pathlib import Path
+
+import pytest
+
+from ids3d import registry
+from ids3d.errors import UserError
+from ids3d.registry import find, register
+
+
+@pytest.fixture(autouse=True)
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A package of guidances of our own in place of models.guidance, and an empty table of classes."""
+    folder = tmp_path / "toy_package"
+    folder.mkdir()
+    (folder / "__init__.py").write_text("")
+    (folder / "plain.py").write_text(
+        "from dataclasses import dataclass\n"
+        "from ids3d.registry import register\n"
+        "@register('guidance', 'plain')\n"
+        "class Plain:\n"
+        "    @dataclass\n"
+        "    class Config: pass\n"
+        "class Bare: pass\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(registry.PACKAGES, "guidance", "toy_package")
+    monkeypatch.setitem(registry._classes, "guidance", {})
+    for name in ("toy_package", "toy_package.plain", "toy_package.broken"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    return folder
+
+
+def test_find_imports_the_modules_of_the_kind() -> None:
+    assert find("guidance", "plain").__name__ == "Plain"
+    assert registry.names("guidance") == ["plain"]
+
+
+def test_find_by_path() -> None:
+    assert find("guidance", "toy_package.plain:Plain").__name__ == "Plain"
+
+
+@pytest.mark.parametrize(
+    ("name", "parts"),
+    [
+        ("plian", ["unknown guidance 'plian'", "did you mean plain?"]),
+        ("toy_package.plain:Plan", ["has no 'Plan'", "did you mean Plain?"]),
+        ("toy_package.plain:Bare", ["Config"]),
+        ("toy_package.plain:register", ["Config"]),
+        ("toy_package.none:Plain", ["no module toy_package.none"]),
+        ("nowhere_at_all.plain:Plain", ["no module nowhere_at_all"]),
+        (":Plain", ["package.module:Class"]),
+    ],
+)
+def test_what_is_not_there_is_named(name: str, parts: list[str]) -> None:
+    with pytest.raises(UserError) as caught:
+        find("guidance", name)
+    assert all(part in str(caught.value) for part in parts), str(caught.value)
+
+
+def test_a_broken_import_inside_a_module_is_not_hidden(package: Path) -> None:
+    (package / "broken.py").write_text("import a_library_that_is_not_installed\n")
+    importlib.invalidate_caches()
+    with pytest.raises(ModuleNotFoundError, match="a_library_that_is_not_installed"):
+        find("guidance", "toy_package.broken:Plain")
+
+
+def test_a_name_stands_for_one_class() -> None:
+    class One:
+        pass
+
+    class Two:
+        pass
+
+    register("guidance", "taken")(One)
+    register("guidance", "taken")(One)
+    with pytest.raises(ValueError, match="already"):
+        register("guidance", "taken")(Two)
+    with pytest.raises(ValueError, match="unknown kind"):
+        register("guidence", "x")
