@@ -99,9 +99,8 @@ def kind_of(poses: Poses) -> Kind:
 def frusta(poses: Poses, depths: Tensor) -> Tensor:
     """Corners (n, 8, 3) of what each view sees between two depths (n, 2) along its axis."""
     signs = torch.tensor([[-1, -1], [-1, 1], [1, -1], [1, 1]], dtype=torch.float64)
-    corners = torch.cat(
-        [signs * poses.tangents[:, None], -torch.ones(len(signs), 1).expand(len(depths), -1, 1)], -1
-    )
+    sides = signs * poses.tangents[:, None]
+    corners = torch.cat([sides, -torch.ones_like(sides[..., :1])], dim=-1)
     local = (depths[:, :, None, None] * corners[:, None]).flatten(1, 2)
     return local @ poses.c2w[:, :, :3].mT + poses.centres[:, None]
 

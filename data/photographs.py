@@ -64,7 +64,7 @@ def inspect(path: Path, width: float, height: float) -> Photograph:
 
 
 def same_proportions(width: float, height: float, full_width: float, full_height: float) -> bool:
-    """Whether one picture can be the other one reduced, each side rounded to a whole number of pixels."""
+    """Whether one picture can be the other one reduced, each side rounded up or down to whole pixels."""
     return abs(width * full_height - height * full_width) <= full_width + full_height
 
 
