@@ -1,0 +1,1 @@
+"""Frozen text-to-image diffusion models behind one interface (`prior.py`)."""

@@ -1,0 +1,90 @@
+"""What the rest of the project knows of a diffusion model. The methods in models/guidance/ are functions over this."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from ids3d.schedule import DiffusionSchedule
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """The embeddings of b prompts, and of the empty prompt as often, for classifier-free guidance.
+
+    cond: (b, l, c), the prompts y;  null: (b, l, c), the empty prompt ∅. Without gradients.
+    """
+
+    cond: Tensor
+    null: Tensor
+
+    def __len__(self) -> int:
+        return len(self.cond)
+
+    def __getitem__(self, index: slice | Tensor) -> Prompt:
+        return Prompt(self.cond[index], self.null[index])
+
+    def to(self, device: torch.device | str) -> Prompt:
+        return Prompt(self.cond.to(device), self.null.to(device))
+
+    def expand(self, batch: int) -> Prompt:
+        """As many prompts as there are latents: a single prompt serves all. Raises ValueError for any other mismatch."""
+        if len(self) == batch:
+            return self
+        if len(self) != 1:
+            raise ValueError(
+                f"{len(self)} prompts for {batch} latents: expected one prompt, or one for each latent"
+            )
+        return Prompt(self.cond.expand(batch, -1, -1), self.null.expand(batch, -1, -1))
+
+    @staticmethod
+    def cat(prompts: Sequence[Prompt]) -> Prompt:
+        """The prompts one after the other, as one batch."""
+        return Prompt(torch.cat([p.cond for p in prompts]), torch.cat([p.null for p in prompts]))
+
+
+class Prior(Protocol):
+    """A frozen text-to-image latent diffusion model. Written for structural typing: nothing needs to inherit from it."""
+
+    @property
+    def schedule(self) -> DiffusionSchedule: ...
+
+    @property
+    def image_size(self) -> int:
+        """The side in pixels of the square pictures that it was trained on."""
+
+    @property
+    def latent_channels(self) -> int: ...
+
+    @property
+    def downsample(self) -> int:
+        """Pixels per latent pixel, along each side."""
+
+    @property
+    def device(self) -> torch.device: ...
+
+    def to(self, device: torch.device | str) -> Prior:
+        """Moves it in place, and returns it."""
+
+    def encode(self, images: Tensor) -> Tensor:
+        """Pictures (b, 3, h, w) in [0, 1] to latents (b, c, h/downsample, w/downsample); differentiable."""
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Latents (b, c, h, w) to pictures (b, 3, h·downsample, w·downsample) in [0, 1]; differentiable within (0, 1)."""
+
+    def embed(self, texts: Sequence[str]) -> Prompt:
+        """The embeddings of the prompts, without gradients. Warns of a prompt longer than the text encoder takes."""
+
+    def predict_noise(self, z_t: Tensor, t: Tensor, prompt: Prompt, guidance_scale: float) -> Tensor:
+        """ε^ω(z_t, y, t) (b, c, h, w) for noisy latents (b, c, h, w) and timesteps (b,); differentiable in `z_t`."""
+
+    def self_attention_outputs(self) -> AbstractContextManager[list[Tensor]]:
+        """While it is entered, every call of `predict_noise` adds to the list what CUT compares: see its user."""
+
+    def unknown_words(self, text: str) -> list[str]:
+        """The words of a prompt that this prior cannot have learned anything about, in order; [] where it can't tell."""

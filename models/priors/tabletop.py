@@ -1,0 +1,29 @@
+"""The small prior that ships with the project: Stable Diffusion's layout, trained on the tabletop world."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import ids3d
+from ids3d.registry import register
+from models.priors.stable_diffusion import StableDiffusion
+
+
+@register("prior", "tabletop")
+class Tabletop(StableDiffusion):
+    """`StableDiffusion` on the bundled folder, with a vocabulary so small that it can tell which words it never met."""
+
+    @dataclass
+    class Config(StableDiffusion.Config):
+        path: str = str(Path(ids3d.__file__).parent / "weights" / "tabletop")
+
+    def unknown_words(self, text: str) -> list[str]:
+        """The words (runs of letters or digits, lower case) that are no token of their own, in order, each once."""
+        words = dict.fromkeys(re.findall(r"[^\W_]+", text.lower()))
+        vocabulary = self.tokenizer.get_vocab()
+        return [word for word in words if self._spelling(word) != [vocabulary.get(f"{word}</w>")]]
+
+    def _spelling(self, word: str) -> list[int]:
+        return self.tokenizer(word, add_special_tokens=False).input_ids
