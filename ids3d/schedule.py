@@ -20,7 +20,7 @@ class DiffusionSchedule:
     arithmetic is done in that type, or in float32 where it is half. All is differentiable in the tensors, not in `t`.
 
     Args:
-        alphas_cumprod: ᾱ, (T,), decreasing, within [0, 1]; ᾱ_t = 0 (a schedule of zero terminal SNR) has no posterior mean.
+        alphas_cumprod: ᾱ, (T,), decreasing, within [0, 1]; where ᾱ_t = 0 (zero terminal SNR) there is no posterior mean.
         prediction_type: what the network predicts: the noise ("epsilon"), the velocity √ᾱ_t ε − √(1−ᾱ_t) z
             ("v_prediction"; Salimans & Ho 2022, arXiv 2202.00512) or z itself ("sample").
 
@@ -50,7 +50,7 @@ class DiffusionSchedule:
         return len(self._tables["alpha_bar"])
 
     def alpha_bar(self, t: Tensor, like: Tensor) -> Tensor:
-        """ᾱ_t on the device of `like` and in its type (at least float32), shaped (b, 1, ...) to be multiplied with it."""
+        """ᾱ_t on the device of `like` and in its type (at least float32), shaped (b, 1, ...) to multiply it with."""
         return self._look_up("alpha_bar", t, like)
 
     def alpha(self, t: Tensor, like: Tensor) -> Tensor:

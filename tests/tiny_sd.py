@@ -1,8 +1,7 @@
 """A Stable Diffusion folder of random weights, small enough to be built and run in a moment.
 
 Latents 4x8x8, pictures 16x16, 16 tokens of 32 numbers; every part is of the class that a real checkpoint has, and is
-written by its own `save_pretrained`. Some layers that are initialised to zero or near it are made larger, so that the prediction
-depends on everything it should depend on.
+written by its own `save_pretrained`. The attention's weights are doubled, so that the prompt makes itself felt.
 """
 
 from __future__ import annotations

@@ -43,8 +43,8 @@ class Checkpoint:
 def load_checkpoint(path: str, dtype: torch.dtype, variant: str | None = None) -> Checkpoint:
     """The checkpoint in the folder `path`, or under the hub name `path` ("owner/name") where there is no such folder.
 
-    `variant` picks the files `*.<variant>.safetensors`. A hub name is looked up in the local cache when the hub can't be
-    reached. Raises UserError when there is nothing to load, when something is missing, and for models of other kinds.
+    `variant` picks the files `*.<variant>.safetensors`. A hub name is looked up in the local cache when the hub
+    can't be reached. Raises UserError when there is nothing to load, when something is missing, and for models of other kinds.
     """
     source, options = _locate(path)
     options |= {"variant": variant} if variant else {}
@@ -74,7 +74,7 @@ def _locate(path: str) -> tuple[str, dict[str, Any]]:
         if missing:
             raise UserError(
                 f"prior {folder}: not a Stable Diffusion folder in diffusers' layout, {', '.join(missing)} "
-                f"{'is' if len(missing) == 1 else 'are'} missing; a single-file checkpoint can be converted with diffusers' "
+                f"{'is' if len(missing) == 1 else 'are'} missing; diffusers converts a single-file checkpoint: "
                 "StableDiffusionPipeline.from_single_file(...).save_pretrained(folder)"
             )
         return str(folder), {"local_files_only": True}
@@ -126,7 +126,7 @@ def _load(cls: Any, source: str, part: str, **options: Any) -> Any:
     except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
         if options["local_files_only"] and not Path(source).is_dir():
             raise UserError(
-                f"prior {source}: there is no such folder, the hub can't be reached, and {part} is not in the local cache; "
+                f"prior {source}: no such folder, the hub can't be reached, and its {part} is not in the local cache; "
                 "set prior.path to a folder, or run once with a network"
             ) from None
         reason = str(error).strip().splitlines() or [type(error).__name__]
@@ -141,7 +141,7 @@ def _check(path: str, unet: Any, vae: Any, text_encoder: Any, tokenizer: Any) ->
     """Raises UserError for a checkpoint whose parts do not make a plain text-to-image model."""
     if unet.config.addition_embed_type is not None or unet.config.class_embed_type is not None:
         raise UserError(
-            f"prior {path}: its UNet takes more than a prompt (Stable Diffusion XL?): use a 1.x or 2.x model"
+            f"prior {path}: its UNet takes more than a prompt (is it XL?): use Stable Diffusion 1.x or 2.x"
         )
     if unet.config.in_channels != vae.config.latent_channels:
         raise UserError(
@@ -156,6 +156,6 @@ def _check(path: str, unet: Any, vae: Any, text_encoder: Any, tokenizer: Any) ->
     if len(tokenizer) < 4 or len(tokenizer) > text_encoder.config.vocab_size:
         # transformers makes an empty tokenizer, without a word, of a folder that lacks the vocabulary
         raise UserError(
-            f"prior {path}: its tokenizer has {len(tokenizer)} tokens, its text encoder {text_encoder.config.vocab_size}: "
-            "tokenizer/vocab.json or tokenizer.json is missing or of another model"
+            f"prior {path}: its tokenizer has {len(tokenizer)} tokens, its text encoder "
+            f"{text_encoder.config.vocab_size}: tokenizer/vocab.json or tokenizer.json is missing or of another model"
         )

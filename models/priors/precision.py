@@ -12,9 +12,9 @@ from torch import Tensor
 def run_in(dtype: torch.dtype, network: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     """`network(x)` computed in `dtype`, for an `x` of any floating type; returned in the type of `x`, at least float32.
 
-    Differentiable in `x`. In half precision the gradient is scaled on its way back, as a loss scaler would do it: a power
-    of two brings the largest entry of the incoming gradient to about one, and the outgoing one is divided by it again in
-    the type of `x`. Without this a gradient below 6e-8 is zero in float16 before the network has even seen it.
+    Differentiable in `x`. In half precision the gradient is scaled on its way back, as a loss scaler would do it: a
+    power of two brings the largest entry of the incoming gradient to about one, and the outgoing one is divided by it
+    again in the type of `x`. Without this a gradient below 6e-8 is zero in float16 before the network has even seen it.
     """
     out_dtype = torch.promote_types(x.dtype, torch.float32)
     if dtype.itemsize >= 4:

@@ -33,7 +33,7 @@ class Prompt:
         return Prompt(self.cond.to(device), self.null.to(device))
 
     def expand(self, batch: int) -> Prompt:
-        """As many prompts as there are latents: a single prompt serves all. Raises ValueError for any other mismatch."""
+        """As many prompts as latents: a single prompt serves all of them. Raises ValueError for another mismatch."""
         if len(self) == batch:
             return self
         if len(self) != 1:
@@ -49,7 +49,7 @@ class Prompt:
 
 
 class Prior(Protocol):
-    """A frozen text-to-image latent diffusion model. Written for structural typing: nothing needs to inherit from it."""
+    """A frozen text-to-image latent diffusion model. A protocol: nothing needs to inherit from it."""
 
     @property
     def schedule(self) -> DiffusionSchedule: ...
@@ -75,7 +75,7 @@ class Prior(Protocol):
         """Pictures (b, 3, h, w) in [0, 1] to latents (b, c, h/downsample, w/downsample); differentiable."""
 
     def decode(self, latents: Tensor) -> Tensor:
-        """Latents (b, c, h, w) to pictures (b, 3, h·downsample, w·downsample) in [0, 1]; differentiable within (0, 1)."""
+        """Latents (b, c, h, w) to pictures (b, 3, h·downsample, w·downsample) in [0, 1]; differentiable."""
 
     def embed(self, texts: Sequence[str]) -> Prompt:
         """The embeddings of the prompts, without gradients. Warns of a prompt longer than the text encoder takes."""
@@ -84,7 +84,8 @@ class Prior(Protocol):
         """ε^ω(z_t, y, t) (b, c, h, w) for noisy latents (b, c, h, w) and timesteps (b,); differentiable in `z_t`."""
 
     def self_attention_outputs(self) -> AbstractContextManager[list[Tensor]]:
-        """While it is entered, every call of `predict_noise` adds to the list what CUT compares: see its user."""
+        """While it is entered, `predict_noise` appends to the list, layer by layer, the outputs (m, h·w, channels) of the
+        self-attention in the decoder half of the UNet. The last b of m rows belong to the b prompts (unless ω = 0)."""
 
     def unknown_words(self, text: str) -> list[str]:
-        """The words of a prompt that this prior cannot have learned anything about, in order; [] where it can't tell."""
+        """The words of a prompt that this prior cannot have learned, in order; [] where it can't tell."""

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from ids3d.registry import register
-from ids3d.schedule import DiffusionSchedule
 from models.priors.precision import run_in
 from models.priors.prior import Prompt
 
@@ -21,8 +20,9 @@ from models.priors.prior import Prompt
 class StableDiffusion:
     """A frozen latent diffusion model made of diffusers' own classes; it satisfies `models.priors.prior.Prior`.
 
-    Deliberately not an nn.Module: what holds it as an attribute (a LightningModule, a guidance) neither saves its weights
-    in its checkpoint nor trains them. In return nobody moves it along: call `to(device)`, from `setup` or `on_fit_start`.
+    Deliberately not an nn.Module: what holds it as an attribute (a LightningModule, a guidance) neither saves its
+    weights in its checkpoint nor trains them. In return nobody moves it along: call `to(device)`, as in Lightning's
+    `on_fit_start`.
 
     Example:
         >>> prior = StableDiffusion(StableDiffusion.Config(path="/models/stable-diffusion-v1-4")).to("cuda")
@@ -46,7 +46,7 @@ class StableDiffusion:
         )
 
     def __init__(self, cfg: Config, device: torch.device | str = "cpu") -> None:
-        # Here and not above: diffusers and transformers take seconds to import, which reading a config need not wait for.
+        # Not above: diffusers and transformers take seconds to import, which reading a config need not wait for.
         from models.priors.loading import load_checkpoint
 
         self.cfg = cfg
