@@ -32,6 +32,7 @@ MODULES = {
     "guidance": ("guidance", "ids"),
     "reconstruct": ("system", "reconstruct"),
     "edit": ("system", "edit-scene"),
+    "evaluate": ("system", "evaluate"),
 }
 
 
@@ -88,6 +89,7 @@ class Experiment:
     guidance: Module
     reconstruct: Module
     edit: Module
+    evaluate: Module
     tag: str = ""  # the run's folder within the name's; empty: the date and time at which it starts
     output: str = "outputs"
     seed: int = 0

@@ -1,0 +1,92 @@
+"""Loggers: what is written where, that W&B asks nothing without a key, and that a resumed run goes on."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Literal
+
+import pytest
+import torch
+
+from ids3d import tracking
+from ids3d.config import Node
+from ids3d.errors import UserError
+from ids3d.experiment import MODULES, Experiment, Module
+from ids3d.tracking import finish, log_picture, loggers_for
+
+
+def experiment(kind: Literal["wandb", "csv", "none"], monkeypatch: pytest.MonkeyPatch) -> Experiment:
+    monkeypatch.setattr(Experiment, "to_mapping", lambda self: {"name": self.name})
+    modules = {key: Module(key, default, Node({}, {})) for key, (_, default) in MODULES.items()}
+    return Experiment(name="toy", tag="a", tracking=kind, **modules)
+
+
+@pytest.fixture(autouse=True)
+def no_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("WANDB_API_KEY", "WANDB_MODE", "WANDB_IDENTITY_TOKEN_FILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    monkeypatch.setenv("WANDB_CONFIG_DIR", str(tmp_path / "config"))
+
+
+def rows(folder: Path) -> list[dict[str, str]]:
+    with (folder / "metrics.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_csv_goes_on_when_resumed_and_starts_anew_otherwise(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    toy = experiment("csv", monkeypatch)
+    for name, resume in (("a/loss", False), ("b/loss", True)):
+        loggers = loggers_for(toy, tmp_path, resume)
+        loggers[0].log_metrics({name: 0.5}, step=3)
+        finish(loggers)
+    assert rows(tmp_path) == [
+        {"a/loss": "0.5", "b/loss": "", "step": "3"},
+        {"a/loss": "", "b/loss": "0.5", "step": "3"},
+    ]
+    loggers = loggers_for(toy, tmp_path)
+    loggers[0].log_metrics({"c": 1.0}, step=0)
+    finish(loggers)
+    assert rows(tmp_path) == [{"c": "1.0", "step": "0"}]
+
+
+def test_none_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    loggers = loggers_for(experiment("none", monkeypatch), tmp_path / "run")
+    log_picture(loggers, "x", torch.zeros(2, 2, 3), 0)
+    finish(loggers)
+    assert loggers == [] and not (tmp_path / "run").exists()
+
+
+def test_whether_there_is_a_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert tracking._is_offline()
+    monkeypatch.setenv("WANDB_API_KEY", "x" * 40)
+    assert not tracking._is_offline()
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    assert tracking._is_offline()
+    (tmp_path / "netrc").write_text("machine api.wandb.ai login user password secret\n")
+    assert tracking._in_netrc("api.wandb.ai") and not tracking._in_netrc("example.org")
+    (tmp_path / "netrc").write_text("machine\n")
+    with pytest.raises(UserError, match="netrc cannot be read"):
+        tracking._in_netrc("api.wandb.ai")
+
+
+@pytest.mark.slow
+def test_wandb_without_a_key_runs_offline(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    toy, runs = experiment("wandb", monkeypatch), []
+    for resume in (False, True):
+        loggers = loggers_for(toy, tmp_path, resume)
+        for logger in loggers:
+            logger.log_metrics({"loss": 1.0}, step=1)
+        log_picture(loggers, "views/0", torch.rand(4, 6, 3), 1)
+        finish(loggers)
+        said = capsys.readouterr().out
+        assert "logged on this machine only" in said
+        runs.append(Path(said.strip().split("wandb sync ")[1]))
+    assert all(list(run.glob("files/media/images/views/*.png")) and list(run.glob("*.wandb")) for run in runs)
+    assert runs[0] != runs[1] and runs[0].name.split("-")[-1] == runs[1].name.split("-")[-1]
+    assert len(rows(tmp_path)) == 2
