@@ -1,0 +1,166 @@
+"""A dense voxel grid: the field that is fastest to fit on a CPU."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ids3d.registry import register
+from ids3d.rendering import cubic_resolution
+from models.geometry.spherical_harmonics import basis
+from models.geometry.trilinear import Trilinear
+
+# A box as large as one of this many voxels has density 1 per voxel where its softplus is 1, whatever the resolution.
+REFERENCE_VOXELS = 1_000_000
+
+
+@register("geometry", "grid")
+class GridGeometry(nn.Module):
+    """Density and colour interpolated from the nodes of a grid that fills a box (DVGO: Sun, Sun & Chen 2022).
+
+    The stored density is interpolated first and activated after (DVGO's post-activation, which lets a voxel hold a
+    sharp surface):
+
+        density = softplus(raw + shift) / unit
+
+    with `unit` the side of one of `REFERENCE_VOXELS` voxels and `shift` such that raw = 0, where the grid begins, has
+    the opacity `initial_alpha` per unit. The colour is the sigmoid of spherical harmonics, whose coefficients are
+    interpolated.
+
+    Parameters:
+        raw_density: (v, 1), v = x * y * z nodes, z fastest.
+        raw_appearance: (v, 3 * (sh_degree + 1)²), the harmonics of red, then green, then blue.
+
+    No gradient goes to positions and directions.
+    """
+
+    @dataclass
+    class Config:
+        voxels: int = 1_000_000  # nodes of the grid, spread over the sides so that the voxels are about cubes
+        sh_degree: int = (
+            0  # 0: a colour is the same from everywhere; 1 or 2: it depends on the direction of view
+        )
+        # Opacity of an untouched field per hundredth of the box. Small, so that what is near a camera does not hide the
+        # rest (DVGO, section 4.2), but above the renderer's occupancy threshold, or the field would be skipped unseen.
+        initial_alpha: float = 2e-3
+        freeze_density: bool = False  # for edits of the appearance alone
+
+        def __post_init__(self) -> None:
+            if self.voxels < 8:
+                raise ValueError(f"voxels={self.voxels}: a grid has at least 8 nodes")
+            if self.sh_degree not in (0, 1, 2):
+                raise ValueError(f"sh_degree={self.sh_degree}: one of 0, 1, 2")
+            if not 0 < self.initial_alpha < 1:
+                raise ValueError(f"initial_alpha={self.initial_alpha}: between 0 and 1")
+
+    aabb: Tensor
+
+    def __init__(self, cfg: Config, aabb: Tensor) -> None:
+        super().__init__()
+        self.cfg = cfg
+        self.register_buffer("aabb", aabb.float())
+        volume = float((aabb[3:] - aabb[:3]).double().prod())
+        self.unit = (volume / REFERENCE_VOXELS) ** (1 / 3)
+        self.shift = math.log(math.expm1(-math.log1p(-cfg.initial_alpha)))
+        self.resolution = cubic_resolution(aabb, cfg.voxels)
+        nodes = math.prod(self.resolution)
+        self.raw_density = nn.Parameter(torch.zeros(nodes, 1), requires_grad=not cfg.freeze_density)
+        self.raw_appearance = nn.Parameter(torch.zeros(nodes, 3 * (cfg.sh_degree + 1) ** 2))
+
+    @property
+    def voxel_size(self) -> float:
+        """Side of a voxel in world units (of a cube of a voxel's volume)."""
+        cells = math.prod(n - 1 for n in self.resolution)
+        return float((self.aabb[3:] - self.aabb[:3]).prod() / cells) ** (1 / 3)
+
+    def density_parameters(self) -> list[nn.Parameter]:
+        return [self.raw_density]
+
+    def appearance_parameters(self) -> list[nn.Parameter]:
+        return [self.raw_appearance]
+
+    def density(self, positions: Tensor) -> Tensor:
+        """Density (n,) >= 0, one over world units, at positions (n, 3) in world units; 0 outside the box."""
+        at, inside = self._locate(positions)
+        return self._activated_density(at, inside)
+
+    def forward(self, positions: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
+        """Density as above and colour (n, 3) in (0, 1), seen along unit directions (n, 3).
+
+        Differentiable in the parameters.
+        """
+        at, inside = self._locate(positions)
+        colour = at(self.raw_appearance)
+        if self.cfg.sh_degree > 0:
+            harmonics = basis(directions, self.cfg.sh_degree)
+            colour = torch.einsum("nck,nk->nc", colour.unflatten(-1, (3, -1)), harmonics)
+        return self._activated_density(at, inside), torch.sigmoid(colour)
+
+    def _locate(self, positions: Tensor) -> tuple[Trilinear, Tensor]:
+        unit = (positions - self.aabb[:3]) / (self.aabb[3:] - self.aabb[:3])
+        inside = ((unit >= 0) & (unit <= 1)).all(-1)
+        return Trilinear(unit, self.resolution), inside
+
+    def _activated_density(self, at: Trilinear, inside: Tensor) -> Tensor:
+        return F.softplus(at(self.raw_density)[:, 0] + self.shift) * (inside / self.unit)
+
+    @torch.no_grad()
+    def resample(self, voxels: int) -> None:
+        """Interpolate the grid to about `voxels` nodes. The parameters are new ones: an optimiser must be made anew."""
+        resolution = cubic_resolution(self.aabb, voxels)
+        tables = []
+        for table in (self.raw_density, self.raw_appearance):
+            volume = table.view(1, *self.resolution, -1).permute(0, 4, 1, 2, 3)
+            volume = F.interpolate(volume, size=resolution, mode="trilinear", align_corners=True)
+            tables.append(volume.permute(0, 2, 3, 4, 1).reshape(-1, table.shape[1]))
+        self._set_tables(resolution, *tables)
+
+    def _set_tables(self, resolution: tuple[int, int, int], density: Tensor, appearance: Tensor) -> None:
+        self.resolution = resolution
+        self.raw_density = nn.Parameter(density, requires_grad=self.raw_density.requires_grad)
+        self.raw_appearance = nn.Parameter(appearance, requires_grad=self.raw_appearance.requires_grad)
+
+    def total_variation(self, generator: torch.Generator | None, planes: int = 8) -> tuple[Tensor, Tensor]:
+        """Mean squared difference of neighbouring nodes, of the raw density and of the raw appearance.
+
+        Args:
+            generator: draws where along x a slab lies to which the mean is limited, a cheap estimate of the whole; None
+                stands for the whole grid.
+            planes: how thick the slab is, in voxels.
+
+        Returns:
+            two scalars, differentiable in the parameters.
+        """
+        x, y, z = self.resolution
+        first, last = 0, x
+        if generator is not None and planes + 1 < x:
+            first = int(torch.randint(x - planes, (1,), generator=generator))
+            last = first + planes + 1
+        slabs = (table.view(x, y, z, -1)[first:last] for table in (self.raw_density, self.raw_appearance))
+        density, appearance = (_mean_squared_difference(slab) for slab in slabs)
+        return density, appearance
+
+    def get_extra_state(self) -> tuple[int, int, int]:
+        return self.resolution
+
+    def set_extra_state(self, state: tuple[int, int, int]) -> None:
+        self.resolution = tuple(state)  # type: ignore[assignment]
+
+    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *args: Any) -> None:
+        """A saved grid may have another resolution (`resample`): take its shape on first."""
+        saved = [state_dict.get(prefix + name) for name in ("raw_density", "raw_appearance")]
+        tables = [table.to(self.raw_density) for table in saved if table is not None]
+        if len(tables) == 2 and len(tables[0]) != len(self.raw_density):
+            self._set_tables(tuple(state_dict[prefix + "_extra_state"]), *tables)
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+def _mean_squared_difference(volume: Tensor) -> Tensor:
+    """Over all pairs of neighbours in (x, y, z, c) along the first three axes, the mean per axis, summed."""
+    return sum((volume.diff(dim=axis).square().mean() for axis in range(3)), volume.new_zeros(()))

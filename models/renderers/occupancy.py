@@ -1,0 +1,194 @@
+"""Volume rendering with samples where an occupancy grid says that something is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from ids3d.cameras import Cameras, Rays
+from ids3d.registry import register
+from ids3d.rendering import (
+    OccupancyGrid,
+    Samples,
+    accumulate_along_rays,
+    cubic_resolution,
+    visible,
+    weights_from_density,
+)
+from models.geometry.geometry import Geometry
+
+
+@dataclass(frozen=True)
+class RayRender:
+    """What n rays see.
+
+    Attributes:
+        rgb: (n, 3) in [0, 1], over the background.
+        depth: (n,) expected distance along the ray, world units: Σ w t / Σ w. 0 where the opacity is 0.
+        opacity: (n,) in [0, 1], Σ w.
+        samples: how many samples the colours were composited from, all rays together.
+    """
+
+    rgb: Tensor
+    depth: Tensor
+    opacity: Tensor
+    samples: int
+
+
+@dataclass(frozen=True)
+class Render:
+    """What a camera sees: rgb (h, w, 3), depth (h, w) and opacity (h, w), as in RayRender. No graph."""
+
+    rgb: Tensor
+    depth: Tensor
+    opacity: Tensor
+
+
+@register("renderer", "occupancy")
+class OccupancyRenderer(nn.Module):
+    """March through an occupancy grid, drop what cannot be seen, composite the rest over a background.
+
+    Args:
+        cfg: settings.
+        geometry: the field; held as a submodule if it is a module.
+        aabb: (6,) the scene's box, world units.
+        near, far: distances along the rays between which there is something to see.
+        background: colour in [0, 1] behind everything.
+    """
+
+    @dataclass
+    class Config:
+        steps: int = 256  # steps along the diagonal of the box; near 1.5 a voxel is a good number
+        occupancy_cells: int = 262_144  # cells of the occupancy grid, about cubes
+        occupancy_every: int = 16  # training steps between two updates of the occupancy grid
+        occupancy_warmup: int = 256  # training steps during which an update looks at every cell
+        occupancy_decay: float = 0.8  # per update, of a cell's opacity
+        occupancy_threshold: float = 1e-3  # opacity per step from which a cell is occupied
+        # A sample is left out where the ray's light before it has fallen below the first, or its opacity is below the
+        # second. 0 switches either off.
+        early_stop_eps: float = 1e-4
+        alpha_threshold: float = 1e-4
+        chunk: int = 8192  # rays at a time when rendering whole views: memory and speed, not the result
+
+        def __post_init__(self) -> None:
+            for name in ("steps", "occupancy_cells", "occupancy_every", "chunk"):
+                if getattr(self, name) < 1:
+                    raise ValueError(f"{name}={getattr(self, name)}: at least 1")
+            if not 0 <= self.occupancy_decay <= 1:
+                raise ValueError(f"occupancy_decay={self.occupancy_decay}: between 0 and 1")
+
+    background: Tensor
+
+    def __init__(
+        self,
+        cfg: Config,
+        geometry: Geometry,
+        aabb: Tensor,
+        near: float,
+        far: float,
+        background: tuple[float, float, float],
+    ) -> None:
+        super().__init__()
+        self.cfg, self.geometry, self.near, self.far = cfg, geometry, near, far
+        self.step_size = float(torch.linalg.vector_norm(aabb[3:] - aabb[:3])) / cfg.steps
+        self.occupancy = OccupancyGrid(aabb.float(), cubic_resolution(aabb, cfg.occupancy_cells))
+        self.register_buffer("background", torch.tensor(background, dtype=torch.float32))
+
+    def update_occupancy(self, step: int, generator: torch.Generator) -> None:
+        """To be called at every training step, from 0 on; acts at every `occupancy_every`-th."""
+        if step % self.cfg.occupancy_every == 0:
+            self.occupancy.update(
+                step,
+                lambda positions: self.geometry.density(positions) * self.step_size,
+                generator,
+                threshold=self.cfg.occupancy_threshold,
+                decay=self.cfg.occupancy_decay,
+                warmup_steps=self.cfg.occupancy_warmup,
+            )
+
+    def forward(self, rays: Rays, generator: torch.Generator | None = None) -> RayRender:
+        """Render n rays.
+
+        Args:
+            rays: flat, (n, 3).
+            generator: a CPU generator for a random shift of each ray's steps, for training; None for no shift.
+
+        Returns:
+            RayRender, differentiable in the geometry's parameters.
+        """
+        n = len(rays)
+        samples = self._visible_samples(rays, generator)
+        positions, directions = _points(rays, samples)
+        densities, colours = self.geometry(positions, directions)
+        weights, _, _ = weights_from_density(samples.t_starts, samples.t_ends, densities, samples.packed_info)
+        values = torch.cat([colours, samples.midpoints[:, None], torch.ones_like(colours[:, :1])], dim=-1)
+        rgb, depth, opacity = accumulate_along_rays(weights, values, samples.ray_indices, n).split(
+            [3, 1, 1], -1
+        )
+        depth = depth / opacity.clamp(min=torch.finfo(opacity.dtype).eps)
+        rgb = rgb + (1 - opacity) * self.background
+        return RayRender(rgb, depth[:, 0], opacity[:, 0], len(samples))
+
+    @torch.no_grad()
+    def _visible_samples(self, rays: Rays, generator: torch.Generator | None) -> Samples:
+        origins, directions = rays.origins, rays.directions
+        near = torch.full_like(origins[:, 0], self.near)
+        if generator is not None:
+            near += torch.rand(len(rays), generator=generator).to(near) * self.step_size
+        samples = self.occupancy.march(
+            origins, directions, near, torch.full_like(near, self.far), self.step_size
+        )
+        if self.cfg.early_stop_eps <= 0 and self.cfg.alpha_threshold <= 0:
+            return samples
+        densities = self.geometry.density(_points(rays, samples)[0])
+        seen = visible(
+            samples.t_starts,
+            samples.t_ends,
+            densities,
+            samples.packed_info,
+            self.cfg.early_stop_eps,
+            self.cfg.alpha_threshold,
+        )
+        return samples.where(seen)
+
+    @torch.no_grad()
+    def render(self, camera: Cameras, chunk: int | None = None) -> Render:
+        """The view of one camera, `chunk` rays at a time (default: the config's)."""
+        parts = [self(rays) for rays in self._chunks(camera, chunk)]
+        size = (camera.height, camera.width)
+        return Render(
+            torch.cat([part.rgb for part in parts]).view(*size, 3),
+            torch.cat([part.depth for part in parts]).view(size),
+            torch.cat([part.opacity for part in parts]).view(size),
+        )
+
+    def backward(self, camera: Cameras, d_rgb: Tensor, chunk: int | None = None) -> None:
+        """Add to the parameters' gradients those of Σ d_rgb * render(camera).rgb.
+
+        Deferred back-propagation (Zhang et al. 2022, ARF, section 4.3): the view is rendered again in chunks, each with
+        a graph of its own, so that memory depends on the chunk and not on the picture.
+
+        Args:
+            camera: one camera.
+            d_rgb: (h, w, 3) a loss's gradient with respect to the colours that `render` gave.
+            chunk: rays at a time (default: the config's).
+        """
+        grads = d_rgb.reshape(-1, 3).split(chunk or self.cfg.chunk)
+        for rays, grad in zip(self._chunks(camera, chunk), grads, strict=True):
+            rgb = self(rays).rgb
+            if rgb.requires_grad:  # not where all rays of a chunk miss everything
+                rgb.backward(grad)
+
+    def _chunks(self, camera: Cameras, chunk: int | None) -> list[Rays]:
+        if len(camera) != 1:
+            raise ValueError(f"one camera at a time, not {len(camera)}")
+        rays, size = camera.rays().flatten(), chunk or self.cfg.chunk
+        return [rays[start : start + size] for start in range(0, len(rays), size)]
+
+
+def _points(rays: Rays, samples: Samples) -> tuple[Tensor, Tensor]:
+    """Positions and directions (n_samples, 3) of the samples' midpoints."""
+    directions = rays.directions[samples.ray_indices]
+    return rays.origins[samples.ray_indices] + samples.midpoints[:, None] * directions, directions
