@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import netrc
 import os
-from collections.abc import Iterable
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -22,11 +22,14 @@ if TYPE_CHECKING:
 PROJECT = "ids3d"
 
 
-def loggers_for(experiment: Experiment, folder: Path, resume: bool = False) -> list[Logger]:
-    """The Lightning loggers of one run; each of its trainers is given the same ones, and `finish` is the last call.
+class Tracking:
+    """The Lightning loggers of one run, and the pictures that go with them.
 
-    CSV and W&B with `tracking=wandb`, CSV alone with `tracking=csv`, none with `tracking=none`. W&B runs offline,
-    asking and sending nothing, where there is no API key or WANDB_MODE says so.
+    `loggers` is for `pl.Trainer(logger=...)`: CSV and W&B with `tracking=wandb`, CSV alone with `tracking=csv`, and
+    none with `tracking=none`. Every trainer of the run is given the same ones. Pictures go to W&B only; on the disk they lie
+    in the run's `renders/` whatever the tracking.
+
+    W&B runs offline, asking and sending nothing, where there is no API key or WANDB_MODE says so.
 
     Args:
         experiment: its `tracking` says which loggers; W&B is given all its settings.
@@ -35,43 +38,38 @@ def loggers_for(experiment: Experiment, folder: Path, resume: bool = False) -> l
 
     Raises UserError when there is a key but W&B's service cannot be reached within a minute or refuses it.
     """
-    loggers: list[Logger] = []
-    if experiment.tracking != "none":
-        loggers.append(_csv_logger(folder, resume))
-    if experiment.tracking == "wandb":
-        loggers.append(_wandb_logger(experiment, folder, resume))
-    return loggers
 
+    def __init__(self, experiment: Experiment, folder: Path, resume: bool = False) -> None:
+        self.loggers: list[Logger] = []
+        self._wandb: WandbLogger | None = None
+        if experiment.tracking != "none":
+            self.loggers.append(_csv_logger(folder, resume))
+        if experiment.tracking == "wandb":
+            self._wandb = _wandb_logger(experiment, folder, resume)
+            self.loggers.append(self._wandb)
 
-def log_picture(loggers: Iterable[Logger], name: str, picture: Tensor, step: int) -> None:
-    """A picture (H, W, 3) in [0, 1], on any device, to the loggers that take pictures: W&B."""
-    for logger in _wandb_loggers(loggers):
-        logger.log_image(name, [to_bytes(picture)], step)
+    def log_panel(self, name: str, pictures: Mapping[str, Tensor], step: int) -> None:
+        """Pictures that belong side by side (caption -> (H, W, 3) in [0, 1], any device) under `name`."""
+        if self._wandb is not None:
+            images = [to_bytes(picture) for picture in pictures.values()]
+            self._wandb.log_image(name, images, step, caption=list(pictures))
 
+    def log_video(self, name: str, file: Path, step: int) -> None:
+        """A film (an .mp4 file) under `name`."""
+        if self._wandb is not None:
+            self._wandb.log_video(name, [str(file)], step, format=["mp4"])
 
-def log_video(loggers: Iterable[Logger], name: str, file: Path, step: int) -> None:
-    """A film (an .mp4 file) to the loggers that take films: W&B."""
-    for logger in _wandb_loggers(loggers):
-        logger.log_video(name, [str(file)], step, format=["mp4"])
-
-
-def finish(loggers: Iterable[Logger]) -> None:
-    """Writes what the loggers still hold and closes them, and says how to send an offline run to W&B."""
-    loggers = list(loggers)
-    for logger in loggers:
-        logger.save()
-    for wandb_logger in _wandb_loggers(loggers):
-        run = wandb_logger.experiment
-        folder, offline = Path(run.dir).parent, run.offline
-        run.finish()
-        if offline:
-            print(f"W&B ran offline; to send this run to your account: wandb sync {folder}")
-
-
-def _wandb_loggers(loggers: Iterable[Logger]) -> list[WandbLogger]:
-    from pytorch_lightning.loggers import WandbLogger
-
-    return [logger for logger in loggers if isinstance(logger, WandbLogger)]
+    def close(self) -> None:
+        """Writes what is left, and says how to send an offline run to W&B. The last call; again, it does nothing."""
+        for logger in self.loggers:
+            logger.save()
+        if self._wandb is not None:
+            run = self._wandb.experiment
+            folder, offline = Path(run.dir).parent, run.offline
+            run.finish()
+            if offline:
+                print(f"W&B ran offline; to send this run to your account: wandb sync {folder}")
+        self.loggers, self._wandb = [], None
 
 
 def _csv_logger(folder: Path, resume: bool) -> CSVLogger:

@@ -13,7 +13,8 @@ from ids3d import tracking
 from ids3d.config import Node
 from ids3d.errors import UserError
 from ids3d.experiment import MODULES, Experiment, Module
-from ids3d.tracking import finish, log_picture, loggers_for
+from ids3d.pictures import save_video
+from ids3d.tracking import Tracking
 
 
 def experiment(kind: Literal["wandb", "csv", "none"], monkeypatch: pytest.MonkeyPatch) -> Experiment:
@@ -40,24 +41,25 @@ def test_csv_goes_on_when_resumed_and_starts_anew_otherwise(
 ) -> None:
     toy = experiment("csv", monkeypatch)
     for name, resume in (("a/loss", False), ("b/loss", True)):
-        loggers = loggers_for(toy, tmp_path, resume)
-        loggers[0].log_metrics({name: 0.5}, step=3)
-        finish(loggers)
+        run = Tracking(toy, tmp_path, resume)
+        run.loggers[0].log_metrics({name: 0.5}, step=3)
+        run.close()
     assert rows(tmp_path) == [
         {"a/loss": "0.5", "b/loss": "", "step": "3"},
         {"a/loss": "", "b/loss": "0.5", "step": "3"},
     ]
-    loggers = loggers_for(toy, tmp_path)
-    loggers[0].log_metrics({"c": 1.0}, step=0)
-    finish(loggers)
+    run = Tracking(toy, tmp_path)
+    run.loggers[0].log_metrics({"c": 1.0}, step=0)
+    run.close()
     assert rows(tmp_path) == [{"c": "1.0", "step": "0"}]
 
 
 def test_none_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    loggers = loggers_for(experiment("none", monkeypatch), tmp_path / "run")
-    log_picture(loggers, "x", torch.zeros(2, 2, 3), 0)
-    finish(loggers)
-    assert loggers == [] and not (tmp_path / "run").exists()
+    run = Tracking(experiment("none", monkeypatch), tmp_path / "run")
+    run.log_panel("x", {"source": torch.zeros(2, 2, 3)}, 0)
+    run.log_video("x", tmp_path / "none.mp4", 0)
+    run.close()
+    assert run.loggers == [] and not (tmp_path / "run").exists()
 
 
 def test_whether_there_is_a_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -79,14 +81,20 @@ def test_wandb_without_a_key_runs_offline(
 ) -> None:
     toy, runs = experiment("wandb", monkeypatch), []
     for resume in (False, True):
-        loggers = loggers_for(toy, tmp_path, resume)
-        for logger in loggers:
+        run = Tracking(toy, tmp_path, resume)
+        for logger in run.loggers:
             logger.log_metrics({"loss": 1.0}, step=1)
-        log_picture(loggers, "views/0", torch.rand(4, 6, 3), 1)
-        finish(loggers)
+        run.log_panel("views/0", {"source": torch.rand(4, 6, 3), "edited": torch.rand(4, 6, 3)}, 1)
+        save_video(tmp_path / "film.mp4", torch.rand(3, 16, 16, 3), fps=5)
+        run.log_video("film", tmp_path / "film.mp4", 2)
+        run.close()
+        run.close()
         said = capsys.readouterr().out
         assert "logged on this machine only" in said
         runs.append(Path(said.strip().split("wandb sync ")[1]))
-    assert all(list(run.glob("files/media/images/views/*.png")) and list(run.glob("*.wandb")) for run in runs)
+    for folder in runs:
+        assert len(list(folder.glob("files/media/images/views/*.png"))) == 2
+        assert len(list(folder.glob("files/media/videos/*.mp4"))) == 1
+        assert len(list(folder.glob("*.wandb"))) == 1
     assert runs[0] != runs[1] and runs[0].name.split("-")[-1] == runs[1].name.split("-")[-1]
     assert len(rows(tmp_path)) == 2

@@ -1,0 +1,55 @@
+"""What a run was made of: its resolved config, the exact command, the git revision, the machine and the packages."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import platform
+import shlex
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from ids3d.experiment import Experiment
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def record(experiment: Experiment) -> None:
+    """Writes config.yaml and adds an entry to provenance.json (a list, one for each start) in the run's folder."""
+    folder = experiment.folder
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.yaml").write_text(experiment.to_yaml(), encoding="utf-8")
+    file = folder / "provenance.json"
+    starts = json.loads(file.read_text(encoding="utf-8")) if file.exists() else []
+    file.write_text(json.dumps([*starts, describe()], indent=2) + "\n", encoding="utf-8")
+
+
+def describe() -> dict[str, Any]:
+    """This process: command, working folder, time, git revision, Python, machine and versions of what ids3d needs."""
+    return {
+        "command": shlex.join([sys.executable, *sys.argv]),
+        "folder": str(Path.cwd()),
+        "started": time.strftime("%Y-%m-%d %H:%M:%S%z"),
+        "git": git_revision(ROOT),
+        "python": platform.python_version(),
+        "machine": f"{platform.system()} {platform.machine()}",
+        "packages": {
+            d.name: d.version
+            for d in sorted(importlib.metadata.distributions(), key=lambda d: d.name.lower())
+        },
+    }
+
+
+def git_revision(folder: Path) -> str | None:
+    """The commit of the repository whose top is `folder`, '-dirty' added for uncommitted changes; None without one."""
+    if not (folder / ".git").exists():
+        return None
+    command = ["git", "-C", str(folder), "describe", "--always", "--abbrev=40", "--dirty", "--exclude", "*"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()
