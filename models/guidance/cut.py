@@ -1,0 +1,131 @@
+"""The contrastive loss that keeps the target's layout near the source's: CDS, Nam et al. 2024, arXiv 2311.18608."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from models.guidance.common import GuidanceConfig, predict_pair
+from models.priors.prior import Prior, Prompt
+
+TEMPERATURE = 0.07
+PATCH_SIZES = (1, 2)
+# The loss is multiplied with this on its way through the UNet, lest half precision lose some of it. A power of two.
+LOSS_SCALE = 2.0**10
+
+
+@dataclass
+class CutConfig(GuidanceConfig):
+    """The settings of a method that can add the CUT loss to its gradient."""
+
+    w_cut: float = 0.0  # the weight of the loss's gradient; 3 in the paper; 0 leaves it out
+    cut_patches: int = 256  # patches drawn per layer and patch size; all of them where there are no more
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.w_cut and self.guidance_scale == 0:
+            raise ValueError("w_cut compares what the prompts do, so it needs a guidance_scale other than 0")
+
+
+def predict_pair_with_cut(
+    cfg: CutConfig,
+    prior: Prior,
+    z_t_src: Tensor,
+    z_trg: Tensor,
+    eps: Tensor,
+    t: Tensor,
+    source: Prompt,
+    target: Prompt,
+    generator: torch.Generator,
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Both noise predictions, as `predict_pair` gives them, and the gradient (b, c, h, w) of the CUT loss.
+
+    The loss is between the outputs of the self-attention layers in the decoder half of the UNet, for the latents
+    z_t^src and z_t^trg = √ᾱ_t z_trg + √(1−ᾱ_t) ε, each with its prompt. Its gradient goes through the UNet, to z_trg;
+    the source is constant. With w_cut = 0 nothing of this is computed, nothing drawn, and the gradient is None.
+    """
+    schedule, b = prior.schedule, len(z_trg)
+    if cfg.w_cut == 0:
+        z_t_trg = schedule.add_noise(z_trg, eps, t)
+        return *predict_pair(prior, z_t_src, z_t_trg, t, source, target, cfg.guidance_scale), None
+    with torch.no_grad(), prior.self_attention_outputs() as src_outputs:
+        eps_src = prior.predict_noise(z_t_src, t, source.expand(b), cfg.guidance_scale)
+    z = z_trg.detach().requires_grad_()
+    with torch.enable_grad():
+        with prior.self_attention_outputs() as trg_outputs:
+            eps_trg = prior.predict_noise(
+                schedule.add_noise(z, eps, t), t, target.expand(b), cfg.guidance_scale
+            )
+        loss = cut_loss(
+            [output[-b:] for output in src_outputs],  # the last b of the batch have the prompt
+            [output[-b:] for output in trg_outputs],
+            (z.shape[-2], z.shape[-1]),
+            cfg.cut_patches,
+            generator,
+        )
+        (grad,) = torch.autograd.grad(loss.sum() * LOSS_SCALE, z)
+    return eps_src, eps_trg.detach(), grad / LOSS_SCALE
+
+
+def cut_loss(
+    source: Sequence[Tensor],
+    target: Sequence[Tensor],
+    size: tuple[int, int],
+    patches: int,
+    generator: torch.Generator,
+) -> Tensor:
+    """The PatchNCE loss of each of b pictures, (b,), summed over layers and patch sizes.
+
+    Args:
+        source, target: the features of each layer, (b, tokens, channels), the tokens being the rows of a map that is
+            the latent halved some number of times. Differentiable in `target` only.
+        size: the latent's height and width.
+        patches: how many patches are drawn from each map, if it has more.
+    """
+    loss = target[0].new_zeros(len(target[0]), dtype=torch.promote_types(target[0].dtype, torch.float32))
+    for src, trg in zip(source, target, strict=True):
+        height, width = _map_size(src.shape[1], size)
+        for patch_size in PATCH_SIZES:
+            if min(height, width) >= patch_size:
+                src_patches = _patches(src.detach(), height, width, patch_size)
+                trg_patches = _patches(trg, height, width, patch_size)
+                loss = loss + _patch_nce(src_patches, trg_patches, patches, generator)
+    return loss
+
+
+def _map_size(tokens: int, size: tuple[int, int]) -> tuple[int, int]:
+    height, width = size
+    while height * width > tokens:
+        height, width = (height + 1) // 2, (width + 1) // 2
+    if height * width != tokens:
+        raise ValueError(f"{tokens} tokens are no map of a latent of {size[0]}x{size[1]}")
+    return height, width
+
+
+def _patches(features: Tensor, height: int, width: int, patch_size: int) -> Tensor:
+    """(b, tokens, channels) to the mean features of squares of `patch_size`, (b, patches, channels), of unit length."""
+    maps = (
+        features.to(torch.promote_types(features.dtype, torch.float32))
+        .transpose(1, 2)
+        .unflatten(2, (height, width))
+    )
+    return F.normalize(F.avg_pool2d(maps, patch_size).flatten(2).transpose(1, 2), dim=2)
+
+
+def _patch_nce(source: Tensor, target: Tensor, patches: int, generator: torch.Generator) -> Tensor:
+    """Cross entropy (b,) of telling, for each source patch, the target patch at the same place from all the others."""
+    b, n, channels = source.shape
+    if n > patches:
+        # a draw for each picture, so that none depends on the others
+        ids = torch.stack(
+            [torch.randperm(n, generator=generator, device=generator.device)[:patches] for _ in range(b)]
+        )
+        ids = ids.to(source.device)[..., None].expand(-1, -1, channels)
+        source, target, n = source.gather(1, ids), target.gather(1, ids), patches
+    logits = source @ target.transpose(1, 2) / TEMPERATURE
+    same_place = torch.arange(n, device=logits.device).repeat(b)
+    return F.cross_entropy(logits.flatten(0, 1), same_place, reduction="none").view(b, n).mean(1)

@@ -1,0 +1,47 @@
+"""Delta Denoising Score: Hertz et al. 2023, arXiv 2304.07090."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ids3d.registry import register
+from models.guidance.common import GuidanceConfig, Guided, draw, guided, predict_pair
+from models.priors.prior import Prior, Prompt
+
+
+@register("guidance", "dds")
+class DDS:
+    """∇ = ε^ω(z_t^trg, y_trg, t) − ε^ω(z_t^src, y_src, t), with the same t and noise for both."""
+
+    @dataclass
+    class Config(GuidanceConfig):
+        pass
+
+    def __init__(self, cfg: Config, prior: Prior) -> None:
+        self.cfg, self.prior = cfg, prior
+
+    def __call__(
+        self,
+        z_src: Tensor,
+        z_trg: Tensor,
+        source: Prompt,
+        target: Prompt,
+        generator: torch.Generator,
+        progress: float = 0.0,
+    ) -> Guided:
+        """The gradient for the latents `z_trg`, beside their sources `z_src` (b, c, h, w).
+
+        Args:
+            source, target: b prompts each, or one for all.
+            generator: where timesteps and noises are drawn from.
+            progress: how much of the run is done, in [0, 1].
+        """
+        cfg, prior, schedule = self.cfg, self.prior, self.prior.schedule
+        t, eps = draw(cfg, schedule, z_trg, generator, progress)
+        z_t_src = schedule.add_noise(z_src, eps, t)
+        z_t_trg = schedule.add_noise(z_trg, eps, t)
+        eps_src, eps_trg = predict_pair(prior, z_t_src, z_t_trg, t, source, target, cfg.guidance_scale)
+        return guided(cfg, schedule, eps_trg - eps_src, t)
