@@ -18,7 +18,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@touch $@
 
 demo: setup
-	$(BIN)/python launch.py --config configs/ids-llff.yaml
+	$(BIN)/python launch.py --config configs/ids-llff.yaml $(ARGS)
 
 test: setup
 	$(BIN)/python -m pytest -m 'not slow'

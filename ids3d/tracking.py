@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from torch import Tensor
 
 from ids3d.errors import UserError
-from ids3d.experiment import Experiment
+from ids3d.experiment import Experiment, Training
 from ids3d.pictures import to_bytes
 
 if TYPE_CHECKING:
@@ -26,8 +26,8 @@ class Tracking:
     """The Lightning loggers of one run, and the pictures that go with them.
 
     `loggers` is for `pl.Trainer(logger=...)`: CSV and W&B with `tracking=wandb`, CSV alone with `tracking=csv`, and
-    none with `tracking=none`. Every trainer of the run is given the same ones. Pictures go to W&B only; on the disk they lie
-    in the run's `renders/` whatever the tracking.
+    none with `tracking=none`. Every trainer of the run is given the same ones. Pictures go to W&B only; on the disk
+    they lie in the run's `renders/` whatever the tracking.
 
     W&B runs offline, asking and sending nothing, where there is no API key or WANDB_MODE says so.
 
@@ -39,7 +39,7 @@ class Tracking:
     Raises UserError when there is a key but W&B's service cannot be reached within a minute or refuses it.
     """
 
-    def __init__(self, experiment: Experiment, folder: Path, resume: bool = False) -> None:
+    def __init__(self, experiment: Experiment | Training, folder: Path, resume: bool = False) -> None:
         self.loggers: list[Logger] = []
         self._wandb: WandbLogger | None = None
         if experiment.tracking != "none":
@@ -117,7 +117,7 @@ def _in_netrc(host: str) -> bool:
     return False
 
 
-def _wandb_logger(experiment: Experiment, folder: Path, resume: bool) -> WandbLogger:
+def _wandb_logger(experiment: Experiment | Training, folder: Path, resume: bool) -> WandbLogger:
     """Lightning's W&B logger with its run started, so that what can fail does so now."""
     import wandb
     from pytorch_lightning.loggers import WandbLogger

@@ -1,0 +1,112 @@
+"""The command line as a user meets it: one line for what is wrong, exit code 2, and nothing left behind."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import launch
+from ids3d.errors import UserError
+from ids3d.experiment import load
+
+ROOT = Path(__file__).parent.parent
+CONFIG = str(ROOT / "configs" / "ids-llff.yaml")
+
+
+def run(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(ROOT / "launch.py"), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, cwd=folder, timeout=120)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        ([], ["no --config"]),
+        (["--config", "none.yaml"], ["none.yaml", "does not exist"]),
+        (["--config", CONFIG, "sede=1"], ["unknown key sede (command line)", "seed"]),
+        (["--config", CONFIG, "seed=one"], ["bad value for seed (command line)", "whole number", "'one'"]),
+        (["--config", CONFIG, "prompt.target="], ["prompt.target is empty"]),
+        (["--config", CONFIG, "guidance=idss"], ["unknown guidance 'idss'", "did you mean ids?"]),
+        (
+            ["--config", CONFIG, "guidance.scale=3"],
+            ["unknown key guidance.scale (command line)", "guidance_scale"],
+        ),
+        (["--config", CONFIG, "data.root=nowhere"], ["nowhere"]),
+        (["--resume", "nowhere"], ["nowhere", "config.yaml"]),
+        (["--test", CONFIG], ["ids-llff.yaml", "config.yaml"]),
+        (["--nonsense", "--config", CONFIG], ["--nonsense", "--help"]),
+    ],
+)
+def test_what_is_wrong_is_one_line_and_exit_code_2(
+    tmp_path: Path, arguments: list[str], parts: list[str]
+) -> None:
+    done = run(*arguments, folder=tmp_path)
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1, done.stderr
+    assert all(part in done.stderr for part in parts), done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_help_needs_no_heavy_imports(tmp_path: Path) -> None:
+    code = "import sys, launch; sys.argv = ['launch.py', '--help']\ntry: launch.main(['--help'])\n"
+    code += "except SystemExit: pass\nassert not {'torch', 'omegaconf'} & set(sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    assert "--config" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("line", "files", "overrides"),
+    [
+        (
+            "--config a.yaml b.yaml seed=1 prompt.target=x",
+            ["a.yaml", "b.yaml"],
+            ["seed=1", "prompt.target=x"],
+        ),
+        ("seed=1 --config a.yaml tag=t --config b.yaml", ["a.yaml", "b.yaml"], ["tag=t", "seed=1"]),
+        ("--config a.yaml --train seed=1", ["a.yaml"], ["seed=1"]),
+        ("--config runs/lr=3/config.yaml", ["runs/lr=3/config.yaml"], []),
+        ("--resume out/x seed=1", [], ["seed=1"]),
+    ],
+)
+def test_files_and_overrides_are_told_apart(line: str, files: list[str], overrides: list[str]) -> None:
+    arguments = launch.parse_arguments(line.split())
+    assert (arguments.files, arguments.overrides) == (files, overrides)
+
+
+def test_modes_exclude_each_other() -> None:
+    with pytest.raises(UserError, match="not allowed with"):
+        launch.parse_arguments(["--config", "a.yaml", "--test", "x", "--train"])
+
+
+def test_the_printed_config_has_every_default_and_reads_back(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    launch.main(["--config", CONFIG, "guidance=dds", "tag=t", "--print-config"])
+    printed = capsys.readouterr().out
+    assert "guidance_scale: 7.5" in printed and "root:" in printed
+    (tmp_path / "config.yaml").write_text(printed)
+    again = load([tmp_path / "config.yaml"])
+    assert again.guidance.type == "dds"
+    assert again.to_yaml() == printed
+
+
+def test_overlays_load() -> None:
+    for overlay in sorted((ROOT / "configs" / "prior").glob("*.yaml")):
+        experiment = load([CONFIG, overlay])
+        assert experiment.prior.type == "stable-diffusion"
+        experiment.check()
+
+
+def test_a_runs_folder_is_found_from_its_checkpoint(tmp_path: Path) -> None:
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "config.yaml").write_text("name: x\n")
+    (tmp_path / "checkpoints" / "last.ckpt").touch()
+    (tmp_path / "checkpoints" / "interrupted.ckpt").touch()
+    assert launch.run_folder(str(tmp_path)) == tmp_path
+    assert launch.run_folder(str(tmp_path / "checkpoints" / "last.ckpt")) == tmp_path
+    with pytest.raises(UserError):
+        launch.run_folder(str(tmp_path / "checkpoints" / "interrupted.ckpt"))
