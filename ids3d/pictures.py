@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -65,11 +65,11 @@ def difference(a: Tensor, b: Tensor) -> Tensor:
     return (2 * (a - b).abs().mean(dim=-1, keepdim=True)).clamp(0, 1).expand(a.shape)
 
 
-def panel(columns: Sequence[tuple[str, Tensor]], height: int = 192) -> Tensor:
+def panel(pictures: Mapping[str, Tensor], height: int = 192) -> Tensor:
     """Pictures side by side, each with its label on a strip above it.
 
     Args:
-        columns: (label, picture (h, w, 3)); pictures may differ in size, each is brought to `height`.
+        pictures: by their labels, (h, w, 3); they may differ in size, each is brought to `height`.
         height: of the pictures, pixels.
 
     Returns:
@@ -78,7 +78,7 @@ def panel(columns: Sequence[tuple[str, Tensor]], height: int = 192) -> Tensor:
     strip, gap = 18, 4
     font = ImageFont.load_default(size=12)
     shown = []
-    for label, picture in columns:
+    for label, picture in pictures.items():
         image = Image.fromarray(to_bytes(picture))
         width = max(1, round(image.width * height / image.height))
         kind = Image.Resampling.NEAREST if height > image.height else Image.Resampling.BOX

@@ -59,7 +59,7 @@ def test_depth_range_leaves_out_nothing_hit() -> None:
 
 def test_panel_and_difference() -> None:
     a, b = torch.zeros(8, 8, 3), torch.ones(8, 4, 3) * 0.25
-    sheet = panel([("source", a), ("edited", b)], height=16)
+    sheet = panel({"source": a, "edited": b}, height=16)
     assert sheet.shape == (16 + 18, 16 + 4 + 8, 3)
     assert torch.equal(sheet[18:, :16], torch.zeros(16, 16, 3))
     torch.testing.assert_close(sheet[18:, 20:], torch.full((16, 8, 3), 64 / 255))
