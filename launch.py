@@ -66,25 +66,30 @@ def run_folder(path: str) -> Path:
 
 
 def main(argv: list[str]) -> None:
+    """Runs what the command line says. Raises UserError or Interrupted."""
     arguments = parse_arguments(argv)
-    from ids3d.experiment import load
+    from ids3d.experiment import Experiment, Training, load
 
     former = run_folder(arguments.test or arguments.resume) if arguments.test or arguments.resume else None
-    experiment = load(([former / "config.yaml"] if former else []) + arguments.files, arguments.overrides)
-    if former:
-        output, name, tag = str(former.parent.parent), former.parent.name, former.name
-    else:
-        output, name, tag = (
-            experiment.output,
-            experiment.name,
-            experiment.tag or time.strftime("%Y%m%d-%H%M%S"),
-        )
+    job = load(([former / "config.yaml"] if former else []) + arguments.files, arguments.overrides)
     if arguments.print_config:
-        print(experiment.to_yaml(), end="")
+        print(job.to_yaml(), end="")
         return
-    from systems.run import run
+    if former:  # where it is now, whatever it was called when it was made
+        job = dataclasses.replace(
+            job, output=str(former.parent.parent), name=former.parent.name, tag=former.name
+        )
+    job = dataclasses.replace(job, tag=job.tag or time.strftime("%Y%m%d-%H%M%S"))
+    if isinstance(job, Experiment):
+        from systems.run import run
 
-    run(dataclasses.replace(experiment, output=output, name=name, tag=tag), test=arguments.test is not None)
+        run(job, test=arguments.test is not None)
+    if isinstance(job, Training):
+        from systems.training import run as run_training
+
+        if arguments.test:
+            raise UserError(f"--test {arguments.test}: that was a training, which --test does not evaluate")
+        run_training(job)
 
 
 if __name__ == "__main__":

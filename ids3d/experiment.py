@@ -33,6 +33,7 @@ MODULES = {
     "reconstruct": ("system", "reconstruct"),
     "edit": ("system", "edit-scene"),
     "evaluate": ("system", "evaluate"),
+    "train": ("system", ""),  # a Training's; the others are an Experiment's
 }
 
 
@@ -77,26 +78,16 @@ class Prompts:
                 )
 
 
-@dataclass(frozen=True)
-class Experiment:
-    """The root of a config. Results go to `<output>/<name>/<tag>/`."""
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """What every root of a config has. Results go to `<output>/<name>/<tag>/`."""
 
     name: str
-    data: Module
-    geometry: Module
-    renderer: Module
-    prior: Module
-    guidance: Module
-    reconstruct: Module
-    edit: Module
-    evaluate: Module
     tag: str = ""  # the run's folder within the name's; empty: the date and time at which it starts
     output: str = "outputs"
     seed: int = 0
-    stage: Literal["all", "reconstruct"] = "all"  # where to stop
     device: Literal["auto", "cpu", "cuda"] = "auto"  # auto: CUDA where there is a device
     tracking: Literal["wandb", "csv", "none"] = "csv"
-    prompt: Prompts = field(default_factory=Prompts)
 
     def __post_init__(self) -> None:
         for key, text in (("name", self.name), ("tag", self.tag)):
@@ -114,8 +105,7 @@ class Experiment:
 
     def check(self) -> None:
         """Finds every module and parses its settings. Raises UserError for the first thing that is wrong."""
-        for key in MODULES:
-            getattr(self, key).settings()
+        self.to_mapping()
 
     def to_mapping(self) -> dict[str, Any]:
         """Every setting with its value, defaults too, as plain mappings, lists and scalars."""
@@ -127,12 +117,36 @@ class Experiment:
         }
 
     def to_yaml(self) -> str:
-        """`to_mapping` as YAML that `load` reads back to an equal experiment."""
+        """`to_mapping` as YAML that `load` reads back to an equal job."""
         return OmegaConf.to_yaml(OmegaConf.create(_escaped(self.to_mapping())))
 
 
-def load(files: Sequence[str | Path], overrides: Sequence[str] = ()) -> Experiment:
-    """The experiment that `files`, merged left to right, and then `key=value` `overrides` describe.
+@dataclass(frozen=True, kw_only=True)
+class Experiment(Job):
+    """The root of a config that reconstructs a scene, edits it and evaluates."""
+
+    data: Module
+    geometry: Module
+    renderer: Module
+    prior: Module
+    guidance: Module
+    reconstruct: Module
+    edit: Module
+    evaluate: Module
+    stage: Literal["all", "reconstruct"] = "all"  # where to stop
+    prompt: Prompts = field(default_factory=Prompts)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training(Job):
+    """The root of a config that trains one of the tabletop prior's models: any config with the key `train`."""
+
+    train: Module  # which model, and its settings
+    tag: str = "run"  # a training that was stopped goes on when it is started again under the same tag
+
+
+def load(files: Sequence[str | Path], overrides: Sequence[str] = ()) -> Job:
+    """The Experiment or Training that `files`, merged left to right, and then `key=value` `overrides` describe.
 
     A key that names a module (MODULES) may hold the module's name or a mapping with `type`. Where a later layer names
     another type, the settings of the earlier one are dropped; all overrides are one layer, whatever their order.
@@ -145,9 +159,10 @@ def load(files: Sequence[str | Path], overrides: Sequence[str] = ()) -> Experime
     for file in files:
         tree = _merge(tree, _read(Path(file)))
     tree = _resolve(_merge(tree, _read_overrides(overrides)))
-    for key in MODULES:
+    root: type[Job] = Training if "train" in tree else Experiment
+    for key in MODULES.keys() & {f.name for f in dataclasses.fields(root)}:
         tree[key] = _module(key, tree.get(key, Node({}, {})), tree.origins.get(key))
-    return parse(Experiment, tree)
+    return parse(root, tree)
 
 
 def _read(file: Path) -> Node:

@@ -12,16 +12,16 @@ import time
 from pathlib import Path
 from typing import Any
 
-from ids3d.experiment import Experiment
+from ids3d.experiment import Job
 
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def record(experiment: Experiment) -> None:
+def record(job: Job) -> None:
     """Writes config.yaml and adds an entry to provenance.json (a list, one for each start) in the run's folder."""
-    folder = experiment.folder
+    folder = job.folder
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.yaml").write_text(experiment.to_yaml(), encoding="utf-8")
+    (folder / "config.yaml").write_text(job.to_yaml(), encoding="utf-8")
     file = folder / "provenance.json"
     starts = json.loads(file.read_text(encoding="utf-8")) if file.exists() else []
     file.write_text(json.dumps([*starts, describe()], indent=2) + "\n", encoding="utf-8")

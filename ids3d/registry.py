@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import pkgutil
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 from ids3d.errors import UserError, nearest
 
-# Where the modules of each kind live. A package is imported, every module of it, when a name of its kind is looked up.
+# Where the modules of each kind live. When a name is looked up that no imported file has registered, the file of that
+# name is imported ("edit-scene": edit_scene.py), and if it is not there, every file of the package.
 PACKAGES = {
     "data": "data",
     "geometry": "models.geometry",
@@ -50,6 +52,8 @@ def find(kind: str, name: str) -> Any:
     if ":" in name:
         return _by_path(kind, name)
     if name not in _classes[kind]:
+        _import_file_of(PACKAGES[kind], name)
+    if name not in _classes[kind]:
         _import_all(PACKAGES[kind])
     if name not in _classes[kind]:
         raise UserError(
@@ -62,6 +66,13 @@ def names(kind: str) -> list[str]:
     """Every registered name of `kind`, sorted."""
     _import_all(PACKAGES[kind])
     return sorted(_classes[kind])
+
+
+def _import_file_of(package_name: str, name: str) -> None:
+    """Imports the file that is called like the module, if there is one: quicker than importing all of them."""
+    file = name.replace("-", "_")
+    if file.isidentifier() and importlib.util.find_spec(f"{package_name}.{file}") is not None:
+        importlib.import_module(f"{package_name}.{file}")
 
 
 def _import_all(package_name: str) -> None:

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from torch import Tensor
 
 from ids3d.errors import UserError
-from ids3d.experiment import Experiment, Training
+from ids3d.experiment import Job
 from ids3d.pictures import to_bytes
 
 if TYPE_CHECKING:
@@ -32,20 +32,20 @@ class Tracking:
     W&B runs offline, asking and sending nothing, where there is no API key or WANDB_MODE says so.
 
     Args:
-        experiment: its `tracking` says which loggers; W&B is given all its settings.
+        job: its `tracking` says which loggers; W&B is given all its settings.
         folder: the run's folder. CSV goes to `metrics.csv` in it, W&B's own files to `wandb/`.
         resume: go on with the file and the W&B run that are there already, instead of starting new ones.
 
     Raises UserError when there is a key but W&B's service cannot be reached within a minute or refuses it.
     """
 
-    def __init__(self, experiment: Experiment | Training, folder: Path, resume: bool = False) -> None:
+    def __init__(self, job: Job, folder: Path, resume: bool = False) -> None:
         self.loggers: list[Logger] = []
         self._wandb: WandbLogger | None = None
-        if experiment.tracking != "none":
+        if job.tracking != "none":
             self.loggers.append(_csv_logger(folder, resume))
-        if experiment.tracking == "wandb":
-            self._wandb = _wandb_logger(experiment, folder, resume)
+        if job.tracking == "wandb":
+            self._wandb = _wandb_logger(job, folder, resume)
             self.loggers.append(self._wandb)
 
     def log_panel(self, name: str, pictures: Mapping[str, Tensor], step: int) -> None:
@@ -117,7 +117,7 @@ def _in_netrc(host: str) -> bool:
     return False
 
 
-def _wandb_logger(experiment: Experiment | Training, folder: Path, resume: bool) -> WandbLogger:
+def _wandb_logger(job: Job, folder: Path, resume: bool) -> WandbLogger:
     """Lightning's W&B logger with its run started, so that what can fail does so now."""
     import wandb
     from pytorch_lightning.loggers import WandbLogger
@@ -129,12 +129,12 @@ def _wandb_logger(experiment: Experiment | Training, folder: Path, resume: bool)
     try:
         run = wandb.init(
             project=PROJECT,
-            group=experiment.name,
-            name=f"{experiment.name}/{experiment.tag}",
+            group=job.name,
+            name=f"{job.name}/{job.tag}",
             id=former[-1].name.rpartition("-")[2] if former else None,
             resume="allow",
             dir=folder,
-            config=experiment.to_mapping(),
+            config=job.to_mapping(),
             mode="offline" if offline else None,
             settings=wandb.Settings(silent=True, console="off", init_timeout=60),
         )

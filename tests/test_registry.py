@@ -41,6 +41,11 @@ def test_find_imports_the_modules_of_the_kind() -> None:
     assert registry.names("guidance") == ["plain"]
 
 
+def test_a_file_of_the_modules_name_is_all_that_is_imported(package: Path) -> None:
+    (package / "other.py").write_text("raise RuntimeError('not needed')\n")
+    assert find("guidance", "plain").__name__ == "Plain"
+
+
 def test_find_by_path() -> None:
     assert find("guidance", "toy_package.plain:Plain").__name__ == "Plain"
 
@@ -48,6 +53,8 @@ def test_find_by_path() -> None:
 @pytest.mark.parametrize(
     ("name", "parts"),
     [
+        ("plain.x", ["unknown guidance 'plain.x'"]),
+        ("", ["unknown guidance ''"]),
         ("plian", ["unknown guidance 'plian'", "did you mean plain?"]),
         ("toy_package.plain:Plan", ["has no 'Plan'", "did you mean Plain?"]),
         ("toy_package.plain:Bare", ["Config"]),

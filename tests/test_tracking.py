@@ -19,7 +19,9 @@ from ids3d.tracking import Tracking
 
 def experiment(kind: Literal["wandb", "csv", "none"], monkeypatch: pytest.MonkeyPatch) -> Experiment:
     monkeypatch.setattr(Experiment, "to_mapping", lambda self: {"name": self.name})
-    modules = {key: Module(key, default, Node({}, {})) for key, (_, default) in MODULES.items()}
+    modules = {
+        key: Module(key, default, Node({}, {})) for key, (_, default) in MODULES.items() if key != "train"
+    }
     return Experiment(name="toy", tag="a", tracking=kind, **modules)
 
 
