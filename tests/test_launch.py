@@ -30,11 +30,6 @@ def run(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
         (["--config", CONFIG, "seed=one"], ["bad value for seed (command line)", "whole number", "'one'"]),
         (["--config", CONFIG, "prompt.target="], ["prompt.target is empty"]),
         (["--config", CONFIG, "guidance=idss"], ["unknown guidance 'idss'", "did you mean ids?"]),
-        (
-            ["--config", CONFIG, "guidance.scale=3"],
-            ["unknown key guidance.scale (command line)", "guidance_scale"],
-        ),
-        (["--config", CONFIG, "data.root=nowhere"], ["nowhere"]),
         (["--resume", "nowhere"], ["nowhere", "config.yaml"]),
         (["--test", CONFIG], ["ids-llff.yaml", "config.yaml"]),
         (["--nonsense", "--config", CONFIG], ["--nonsense", "--help"]),
@@ -47,6 +42,29 @@ def test_what_is_wrong_is_one_line_and_exit_code_2(
     assert done.returncode == 2, done.stderr
     assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1, done.stderr
     assert all(part in done.stderr for part in parts), done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("override", "parts"),
+    [
+        (
+            "guidance.guidance_scal=3",
+            ["unknown key guidance.guidance_scal (command line)", "mean guidance_scale?"],
+        ),
+        ("edit.steps=many", ["bad value for edit.steps (command line)", "whole number", "'many'"]),
+        ("edit.steps=0", ["edit", "steps"]),
+        ("data.root=nowhere", ["nowhere"]),
+        ("prior=tabeltop", ["unknown prior 'tabeltop'", "did you mean tabletop?"]),
+    ],
+)
+def test_what_is_wrong_deeper_down_is_found_before_anything_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, override: str, parts: list[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError) as caught:
+        launch.main(["--config", CONFIG, override])
+    assert all(part in str(caught.value) for part in parts), str(caught.value)
     assert list(tmp_path.iterdir()) == []
 
 
