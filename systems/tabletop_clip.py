@@ -1,0 +1,185 @@
+"""Train the tabletop CLIP: the judge of tabletop pictures, and the text encoder that the prior is conditioned on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import CLIPConfig, CLIPModel, CLIPTextModel
+
+from ids3d.registry import register
+from ids3d.tabletop.captions import key, near_misses, paraphrase, swapped, vocabulary
+from ids3d.tabletop.render import FIRST_OBJECT, FLOOR
+from ids3d.tabletop.scene import COLOURS, FLOORS, SHAPES, Dice, Scene, sample_scene
+from ids3d.tabletop.tokenizer import LENGTH, build_tokenizer
+from systems.training import (
+    Show,
+    TrainingConfig,
+    as_images,
+    optimiser,
+    step_generator,
+    training_pictures,
+    validation_pictures,
+)
+
+PATCH = 8
+WALL_CLASS = len(FLOORS)
+CLASSES = len(FLOORS) + 1 + len(SHAPES) * len(COLOURS)
+
+
+@register("system", "tabletop-clip")
+class TabletopCLIP(pl.LightningModule):
+    """Contrastive training, each picture against the batch's captions and against captions wrong in one point.
+
+    Since the world knows what is where, the image tower also learns to name what each of its patches shows. That
+    head is thrown away; it makes the tower learn shapes in minutes instead of hours.
+    """
+
+    @dataclass
+    class Config(TrainingConfig):
+        width: int = 128
+        image_layers: int = 5
+        text_layers: int = 3
+        negatives: int = 3  # wrong captions for each picture, beside the batch's others
+        patch_weight: float = 1.0  # of the loss on naming the patches
+
+    def __init__(self, cfg: Config, seed: int, show: Show) -> None:
+        super().__init__()
+        self.cfg, self.seed = cfg, seed  # nothing to show: a CLIP makes no pictures
+        self.tokenizer = build_tokenizer(vocabulary())
+        self.clip = CLIPModel(
+            clip_config(cfg, len(self.tokenizer), self.tokenizer.bos_token_id, self.tokenizer.eos_token_id)
+        )
+        self.name_patches = nn.Linear(cfg.width, CLASSES)
+        data = training_pictures(cfg)
+        self.rgb, self.ids = data.rgb, data.ids
+        self.scenes = [sample_scene(seed) for seed in data.seeds]
+        held_out = validation_pictures(cfg)
+        self.held_out = as_images(held_out.rgb)
+        self.held_out_scenes = [sample_scene(seed) for seed in held_out.seeds]
+
+    def training_step(self, step: int) -> Tensor:
+        generator = step_generator(self.seed, self.global_step)
+        index = torch.randint(len(self.rgb), (self.cfg.batch_size,), generator=generator).tolist()
+        images, ids = as_images(self.rgb[index]), torch.as_tensor(self.ids[index])
+        if torch.rand((), generator=generator) < 0.5:
+            images, ids = images.flip(-1), ids.flip(-1)
+        scenes = [self.scenes[i] for i in index]
+        dice = Dice(self.global_step, f"captions/{self.seed}")
+        wrong = [negative for scene in scenes for negative in _negatives(scene, self.cfg.negatives, dice)]
+        text = self.embed_text([paraphrase(scene, dice) for scene in (*scenes, *wrong)])
+        pooled, patches = self.embed_images(images.to(self.device))
+        contrast = self._contrast(pooled, text, scenes)
+        labels = torch.stack([patch_labels(i, s) for i, s in zip(ids, scenes, strict=True)]).to(self.device)
+        naming = functional.cross_entropy(self.name_patches(patches).flatten(0, 1), labels.flatten())
+        self.log_dict({"clip/contrast": contrast, "clip/naming": naming}, batch_size=1)
+        return contrast + self.cfg.patch_weight * naming
+
+    def embed_images(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Unit embeddings (n, d) of pictures in [-1, 1], and the patches' features (n, patches, width)."""
+        seen = self.clip.vision_model(pixel_values=images)
+        pooled = functional.normalize(self.clip.visual_projection(seen.pooler_output), dim=-1)
+        return pooled, self.clip.vision_model.post_layernorm(seen.last_hidden_state[:, 1:])
+
+    def embed_text(self, texts: list[str]) -> Tensor:
+        """Unit embeddings (n, d) of captions."""
+        tokens = self.tokenizer(texts, padding="max_length", max_length=LENGTH, return_tensors="pt").to(
+            self.device
+        )
+        read = self.clip.text_model(input_ids=tokens.input_ids)
+        return functional.normalize(self.clip.text_projection(read.pooler_output), dim=-1)
+
+    def _contrast(self, images: Tensor, text: Tensor, scenes: list[Scene]) -> Tensor:
+        """Cross entropy from pictures to captions and back; captions that say the same as one's own are not wrong."""
+        n = len(scenes)
+        keys = [key(scene) for scene in scenes]
+        same = torch.tensor([[a == b for b in keys] for a in keys], device=self.device).float()
+        scale = self.clip.logit_scale.exp().clamp(max=100)
+        among = scale * images @ text[:n].T
+        own = scale * (images[:, None] * text[n:].view(n, -1, text.shape[-1])).sum(-1)
+        targets = same / same.sum(1, keepdim=True)
+        to_text = functional.cross_entropy(
+            torch.cat([among, own], 1), functional.pad(targets, (0, own.shape[1]))
+        )
+        return to_text + functional.cross_entropy(among.T, targets)
+
+    @torch.no_grad()
+    def validation_step(self, step: int) -> None:
+        dice = Dice(0, "validation")
+        right = 0
+        for start in range(0, len(self.held_out), 64):
+            scenes = self.held_out_scenes[start : start + 64]
+            images, _ = self.embed_images(self.held_out[start : start + 64].to(self.device))
+            candidates = [
+                paraphrase(s, dice) for scene in scenes for s in (scene, *_negatives(scene, 16, dice))
+            ]
+            text = self.embed_text(candidates).view(len(scenes), 17, -1)
+            right += int(((images[:, None] * text).sum(-1).argmax(1) == 0).sum())
+        self.log("clip/top1_of_17_near", right / len(self.held_out), prog_bar=True, batch_size=1)
+
+    def configure_optimizers(self) -> dict[str, object]:
+        return optimiser(self, self.cfg)
+
+    def save(self) -> None:
+        """Write the CLIP in half precision and its text tower and tokenizer as Stable Diffusion's folders hold them."""
+        into = Path(self.cfg.into)
+        save_half(self.clip, into / "clip")
+        tower = CLIPTextModel(self.clip.config.text_config)
+        tower.load_state_dict(self.clip.text_model.state_dict())
+        save_half(tower, into / "text_encoder")
+        for folder in ("tokenizer", "clip"):
+            self.tokenizer.save_pretrained(into / folder)
+
+
+def save_half(model: nn.Module, folder: Path) -> None:
+    """Save a transformers model in half precision, marked to be loaded in single precision."""
+    model.half().save_pretrained(folder)
+    model.float()
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(folder)
+    config.dtype = torch.float32
+    config.save_pretrained(folder)
+
+
+def clip_config(cfg: TabletopCLIP.Config, tokens: int, start: int, end: int) -> CLIPConfig:
+    """The towers' sizes."""
+    common = {"num_attention_heads": 4, "projection_dim": cfg.width, "hidden_act": "gelu"}
+    sizes = {"hidden_size": cfg.width, "intermediate_size": 4 * cfg.width}
+    text = {"vocab_size": tokens, "max_position_embeddings": LENGTH, "num_hidden_layers": cfg.text_layers}
+    ends = {"bos_token_id": start, "eos_token_id": end, "pad_token_id": end}
+    vision = {"image_size": cfg.size, "patch_size": PATCH, "num_hidden_layers": cfg.image_layers}
+    return CLIPConfig(
+        text_config={**common, **sizes, **text, **ends},
+        vision_config={**common, **sizes, **vision},
+        projection_dim=cfg.width,
+    )
+
+
+def _negatives(scene: Scene, count: int, dice: Dice) -> list[Scene]:
+    """Scenes whose captions are wrong for this one in one point; half of the time the first has its colours swapped."""
+    wrong = [s for s in near_misses(scene) if key(s) != key(scene)]
+    drawn = [dice.choice(wrong) for _ in range(count)]
+    swap = swapped(scene)
+    if swap is not None:
+        drawn[0] = swap
+    return drawn
+
+
+def patch_labels(ids: Tensor, scene: Scene) -> Tensor:
+    """What each patch shows (patches,), from ids (h, w): an object that fills a quarter of it, else floor or wall."""
+    patches = ids.long().unfold(0, PATCH, PATCH).unfold(1, PATCH, PATCH).flatten(2).flatten(0, 1)
+    counts = functional.one_hot(patches, FIRST_OBJECT + 3).sum(1)
+    colours = list(COLOURS)
+    named = [
+        WALL_CLASS + 1 + SHAPES.index(thing.shape) * len(colours) + colours.index(thing.colour)
+        for thing in scene.objects
+    ]
+    lookup = torch.tensor([FLOORS.index(scene.floor), WALL_CLASS, *named, *[0] * (3 - len(named))])
+    objects, most = counts[:, FIRST_OBJECT:].max(1)
+    ground = torch.where(counts[:, FLOOR] * 2 >= PATCH * PATCH, FLOOR, 1)
+    return lookup[torch.where(objects * 4 >= PATCH * PATCH, most + FIRST_OBJECT, ground)]
