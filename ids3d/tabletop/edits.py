@@ -1,0 +1,154 @@
+"""Edits of tabletop scenes whose outcome is known: a scene becomes a scene, a caption becomes a caption."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from ids3d.cameras import Cameras
+from ids3d.tabletop.captions import caption
+from ids3d.tabletop.render import FIRST_OBJECT, FLOOR, Picture, render
+from ids3d.tabletop.scene import (
+    COLOURS,
+    FLOORS,
+    HELD_OUT,
+    SHAPES,
+    Dice,
+    Object,
+    Scene,
+    can_stand_beside,
+    sample_scene,
+)
+
+KINDS = ("recolour", "reshape", "floor", "remove", "add")
+
+
+@dataclass(frozen=True)
+class Edit:
+    """A scene before and after.
+
+    `kind` is one of KINDS, `touched` the index (before, after) of the object that changes.
+    """
+
+    kind: str
+    before: Scene
+    after: Scene
+    touched: tuple[int | None, int | None] = (None, None)
+
+    @property
+    def source(self) -> str:
+        """Caption of the scene before."""
+        return caption(self.before)
+
+    @property
+    def target(self) -> str:
+        """Caption of the scene after."""
+        return caption(self.after)
+
+
+def recolour(scene: Scene, index: int, colour: str) -> Edit:
+    """Give one object another colour."""
+    return _change(scene, index, replace(scene.objects[index], colour=colour), "recolour")
+
+
+def reshape(scene: Scene, index: int, shape: str) -> Edit:
+    """Give one object another shape of the same size."""
+    return _change(scene, index, replace(scene.objects[index], shape=shape), "reshape")
+
+
+def refloor(scene: Scene, floor: str) -> Edit:
+    """Lay another floor."""
+    return Edit("floor", scene, replace(scene, floor=floor))
+
+
+def remove(scene: Scene, index: int) -> Edit:
+    """Take one of several objects away."""
+    kept = scene.objects[:index] + scene.objects[index + 1 :]
+    if not kept:
+        raise ValueError("the only object of a scene can't be removed: no caption describes an empty table")
+    return Edit("remove", scene, replace(scene, objects=kept), (index, None))
+
+
+def add(scene: Scene, thing: Object) -> Edit:
+    """Put one more object on the table."""
+    after = replace(scene, objects=(*scene.objects, thing))
+    return Edit("add", scene, after, (None, len(scene.objects)))
+
+
+def _change(scene: Scene, index: int, thing: Object, kind: str) -> Edit:
+    objects = (*scene.objects[:index], thing, *scene.objects[index + 1 :])
+    return Edit(kind, scene, replace(scene, objects=objects), (index, index))
+
+
+def sample_edit(seed: int, kinds: Sequence[str] = KINDS, objects: int | None = None) -> Edit:
+    """The edit of a seed, of one of the given kinds, on a scene whose seed is this one's.
+
+    `objects` says how many the scene holds before; without it one or two, as the kind allows.
+    """
+    dice = Dice(seed, "edit")
+    kind = dice.choice(tuple(kinds))
+    if kind not in KINDS:
+        raise ValueError(f"no edit {kind!r}; there are {', '.join(KINDS)}")
+    two = dice.uniform(0, 1) < 0.5
+    count = objects or {"remove": 2, "add": 1}.get(kind, 2 if two else 1)
+    scene = sample_scene(seed, count)
+    index = int(dice.uniform(0, count))
+    taken = {(thing.shape, thing.colour) for thing in scene.objects}
+    thing = scene.objects[index]
+    if kind == "recolour":
+        free = [c for c in COLOURS if (thing.shape, c) not in taken]
+        return recolour(scene, index, dice.choice(free))
+    if kind == "reshape":
+        return reshape(scene, index, dice.choice([s for s in SHAPES if (s, thing.colour) not in taken]))
+    if kind == "floor":
+        return refloor(scene, dice.choice([f for f in FLOORS if f != scene.floor]))
+    if kind == "remove":
+        return remove(scene, index)
+    return add(scene, _newcomer(scene, dice))
+
+
+def _newcomer(scene: Scene, dice: Dice) -> Object:
+    while True:
+        thing = Object(
+            dice.choice(SHAPES),
+            dice.choice(tuple(COLOURS)),
+            dice.uniform(0.20, 0.28),
+            dice.uniform(-0.75, 0.75),
+            dice.uniform(-0.75, 0.75),
+            dice.uniform(0, 90),
+        )
+        if all(can_stand_beside(thing, other) for other in scene.objects):
+            return thing
+
+
+def held_out_edit(index: int, kinds: Sequence[str] = KINDS, objects: int | None = None) -> Edit:
+    """The index-th edit for evaluation: its seed never meets training."""
+    return sample_edit(HELD_OUT + index, kinds, objects)
+
+
+@dataclass(frozen=True)
+class EditedView:
+    """One camera's pictures before and after an edit.
+
+    mask (h, w) bool: what the edit touches; outside it, it changes nothing but light and shadow.
+    """
+
+    before: Picture
+    after: Picture
+    mask: Tensor
+
+
+def render_edit(edit: Edit, camera: Cameras, supersampling: int = 2, *, room: bool = True) -> EditedView:
+    """Both pictures of an edit by one camera, and its mask: all pixels that show some of a surface that it changes."""
+    before = render(edit.before, camera, supersampling=supersampling, room=room)
+    after = render(edit.after, camera, supersampling=supersampling, room=room)
+    if edit.kind == "floor":
+        return EditedView(before, after, (before.floor > 0) | (before.ids == FLOOR))
+    mask = torch.zeros_like(before.ids, dtype=torch.bool)
+    for picture, index in zip((before, after), edit.touched, strict=True):
+        if index is not None:
+            mask = mask | (picture.coverage[index] > 0) | (picture.ids == FIRST_OBJECT + index)
+    return EditedView(before, after, mask)
