@@ -29,6 +29,8 @@ class CutConfig(GuidanceConfig):
         super().__post_init__()
         if self.w_cut and self.guidance_scale == 0:
             raise ValueError("w_cut compares what the prompts do, so it needs a guidance_scale other than 0")
+        if self.cut_patches < 1:
+            raise ValueError(f"cut_patches {self.cut_patches}: expected 1 or more")
 
 
 def predict_pair_with_cut(

@@ -31,6 +31,11 @@ class IDS:
         # well; Polyak 1969)
         fpr_step: Literal["fixed", "polyak"] = "fixed"
 
+        def __post_init__(self) -> None:
+            super().__post_init__()
+            if self.fpr_iterations < 0:
+                raise ValueError(f"fpr_iterations {self.fpr_iterations}: expected 0 or more")
+
     def __init__(self, cfg: Config, prior: Prior) -> None:
         self.cfg, self.prior = cfg, prior
 

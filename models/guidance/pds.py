@@ -29,6 +29,11 @@ class PDS:
         # μ and σ_t with the β_t of one step of the full schedule (published), or of the whole step from t to t′ (exact)
         posterior: Literal["published", "exact"] = "published"
 
+        def __post_init__(self) -> None:
+            super().__post_init__()
+            if self.steps < 1:
+                raise ValueError(f"steps {self.steps}: expected 1 or more")
+
     def __init__(self, cfg: Config, prior: Prior) -> None:
         self.cfg, self.prior = cfg, prior
 

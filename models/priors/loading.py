@@ -44,7 +44,8 @@ def load_checkpoint(path: str, dtype: torch.dtype, variant: str | None = None) -
     """The checkpoint in the folder `path`, or under the hub name `path` ("owner/name") where there is no such folder.
 
     `variant` picks the files `*.<variant>.safetensors`. A hub name is looked up in the local cache when the hub
-    can't be reached. Raises UserError when there is nothing to load, when something is missing, and for models of other kinds.
+    can't be reached. Raises UserError when there is nothing to load, when something is missing, and for models of other
+    kinds.
     """
     source, options = _locate(path)
     options |= {"variant": variant} if variant else {}
@@ -58,7 +59,9 @@ def load_checkpoint(path: str, dtype: torch.dtype, variant: str | None = None) -
     scheduler = _load(DDPMScheduler, source, "scheduler", **options)
     _check(path, unet, vae, text_encoder, tokenizer)
     try:
-        schedule = DiffusionSchedule(scheduler.alphas_cumprod, scheduler.config.prediction_type)
+        # the product in double precision: β_t, a difference of neighbours, would otherwise lose half its digits
+        alphas_cumprod = torch.cumprod(1 - scheduler.betas.double(), dim=0)
+        schedule = DiffusionSchedule(alphas_cumprod, scheduler.config.prediction_type)
     except ValueError as error:
         raise UserError(f"prior {path}: {error} (scheduler/scheduler_config.json)") from None
     for part in (vae, unet, text_encoder):

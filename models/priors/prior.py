@@ -84,8 +84,8 @@ class Prior(Protocol):
         """ε^ω(z_t, y, t) (b, c, h, w) for noisy latents (b, c, h, w) and timesteps (b,); differentiable in `z_t`."""
 
     def self_attention_outputs(self) -> AbstractContextManager[list[Tensor]]:
-        """While it is entered, `predict_noise` appends to the list, layer by layer, the outputs (m, h·w, channels) of the
-        self-attention in the decoder half of the UNet. The last b of m rows belong to the b prompts (unless ω = 0)."""
+        """While it is entered, `predict_noise` appends to the list the outputs (m, h·w, channels) of the self-attention
+        layers of the UNet's decoder half, in order. The last b of m rows belong to the b prompts (unless ω = 0)."""
 
     def unknown_words(self, text: str) -> list[str]:
         """The words of a prompt that this prior cannot have learned, in order; [] where it can't tell."""

@@ -1,0 +1,216 @@
+"""Each method's gradient against the formulas of its paper, for a batch of two, on priors that predict ε and v."""
+
+from __future__ import annotations
+
+import functools
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from models.guidance.cds import CDS
+from models.guidance.dds import DDS
+from models.guidance.ids import IDS, fixed_point
+from models.guidance.pds import PDS
+from models.guidance.sds import SDS
+from models.priors.stable_diffusion import StableDiffusion
+from tests import tiny_sd
+from tests.models.reference import Draws, Reference, cut, draws
+
+SOURCES = ["a red cube on a wooden floor", "a blue cone"]
+TARGETS = ["a blue cube on a wooden floor", "a red cone and a cube"]
+SEED = 7
+
+both_kinds = pytest.mark.parametrize("kind", ["epsilon", "v_prediction"])
+
+
+@functools.cache
+def prior(kind: tiny_sd.PredictionType) -> StableDiffusion:
+    return tiny_sd.prior(kind, "float64")
+
+
+@functools.cache
+def reference(kind: tiny_sd.PredictionType) -> Reference:
+    return Reference(tiny_sd.folder(kind), kind)
+
+
+def latents(seed: int, batch: int = 2) -> Tensor:
+    return torch.randn(batch, 4, 8, 8, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+Z_SRC, Z_TRG = latents(0), latents(0) + 0.3 * latents(1)
+
+
+def assert_same(got: Tensor, expected: Tensor, rel: float = 1e-6) -> None:
+    """Of two gradients of one latent: the length of their difference is within `rel` of their own."""
+    assert (got - expected).norm() <= rel * expected.norm()
+
+
+def replay(low: int = 50, high: int = 950, noises: int = 1) -> list[Draws]:
+    return draws(torch.Generator().manual_seed(SEED), 2, low, high, noises)
+
+
+def call(guidance, kind: tiny_sd.PredictionType, seed: int = SEED, **kwargs):
+    source, target = prior(kind).embed(SOURCES), prior(kind).embed(TARGETS)
+    return guidance(Z_SRC, Z_TRG, source, target, torch.Generator().manual_seed(seed), **kwargs)
+
+
+@both_kinds
+@pytest.mark.parametrize("weighting", ["one", "sigma2"])
+def test_sds(kind, weighting):
+    ref = reference(kind)
+    got = call(SDS(SDS.Config(guidance_scale=7.5, weighting=weighting), prior(kind)), kind).grad
+    for i, d in enumerate(replay()):
+        eps = d.noises[0]
+        expected = ref.noise(ref.noised(Z_TRG[i : i + 1], eps, d.t), TARGETS[i], d.t, 7.5) - eps
+        weight = 1 - ref.bars[d.t] if weighting == "sigma2" else 1.0
+        assert_same(got[i : i + 1], weight * expected)
+
+
+@both_kinds
+@pytest.mark.parametrize("w", [7.5, 1.0, 0.0])
+def test_dds(kind, w):
+    ref = reference(kind)
+    got = call(DDS(DDS.Config(guidance_scale=w), prior(kind)), kind).grad
+    for i, d in enumerate(replay()):
+        eps = d.noises[0]
+        trg = ref.noise(ref.noised(Z_TRG[i : i + 1], eps, d.t), TARGETS[i], d.t, w)
+        src = ref.noise(ref.noised(Z_SRC[i : i + 1], eps, d.t), SOURCES[i], d.t, w)
+        assert_same(got[i : i + 1], trg - src)
+
+
+def ids_reference(
+    ref: Reference, i: int, d: Draws, n: int, scale: float, polyak: bool
+) -> tuple[Tensor, list[float]]:
+    """Algorithm 1 for one latent, and the residuals after 0, 1, ... N iterations."""
+    z_src, z_trg, a, s = (
+        Z_SRC[i : i + 1],
+        Z_TRG[i : i + 1],
+        math.sqrt(ref.bars[d.t]),
+        math.sqrt(1 - ref.bars[d.t]),
+    )
+    z_t, residuals = ref.noised(z_src, d.noises[0], d.t), []
+    for _ in range(n):
+        z_t = z_t.clone().requires_grad_()
+        residual = ref.residual(z_src, z_t, SOURCES[i], d.t, 7.5)
+        residual.backward()
+        step = scale * residual.item() / (z_t.grad**2).sum() if polyak else scale
+        z_t = (z_t - step * z_t.grad).detach()
+        residuals.append(residual.item())
+    residuals.append(ref.residual(z_src, z_t, SOURCES[i], d.t, 7.5).item())
+    eps_star = (z_t - a * z_src) / s
+    trg = ref.noise(ref.noised(z_trg, eps_star, d.t), TARGETS[i], d.t, 7.5)
+    return (trg - ref.noise(z_t, SOURCES[i], d.t, 7.5)).detach(), residuals
+
+
+@both_kinds
+@pytest.mark.parametrize(("step", "scale", "n"), [("fixed", 1.0, 3), ("fixed", 0.3, 1), ("polyak", 0.7, 2)])
+def test_ids(kind, step, scale, n):
+    cfg = IDS.Config(fpr_iterations=n, fpr_scale=scale, fpr_step=step)
+    got = call(IDS(cfg, prior(kind)), kind)
+    all_residuals = []
+    for i, d in enumerate(replay()):
+        expected, residuals = ids_reference(reference(kind), i, d, n, scale, step == "polyak")
+        assert_same(got.grad[i : i + 1], expected)
+        all_residuals.append(residuals)
+    for j in range(n + 1):
+        assert got.figures[f"residual_{j}"] == pytest.approx(
+            (all_residuals[0][j] + all_residuals[1][j]) / 2, rel=1e-6
+        )
+
+
+@both_kinds
+@pytest.mark.parametrize("posterior", ["published", "exact"])
+def test_pds(kind, posterior):
+    """ζ as the published code has it (β_t of one step of 1000), and with the exact posterior of the step of two."""
+    ref = reference(kind)
+    got = call(PDS(PDS.Config(posterior=posterior), prior(kind)), kind).grad
+    for i, d in enumerate(replay(20, 980, noises=2)):
+        t, prev, bars = d.t, d.t - 2, ref.bars
+        alpha = bars[t] / bars[t - 1] if posterior == "published" else bars[t] / bars[prev]
+        zeta = {}
+        for name, z, prompt in (("src", Z_SRC[i : i + 1], SOURCES[i]), ("trg", Z_TRG[i : i + 1], TARGETS[i])):
+            z_t, z_prev = ref.noised(z, d.noises[0], t), ref.noised(z, d.noises[1], prev)
+            z_0 = (z_t - math.sqrt(1 - bars[t]) * ref.noise(z_t, prompt, t, 100.0)) / math.sqrt(bars[t])
+            mean = (
+                math.sqrt(bars[prev]) * (1 - alpha) / (1 - bars[t]) * z_0
+                + math.sqrt(alpha) * (1 - bars[prev]) / (1 - bars[t]) * z_t
+            )
+            zeta[name] = (z_prev - mean) / math.sqrt((1 - bars[prev]) / (1 - bars[t]) * (1 - alpha))
+        assert_same(got[i : i + 1], zeta["trg"] - zeta["src"], rel=1e-5)
+
+
+def cut_gradient(ref: Reference, i: int, d: Draws, eps: Tensor, z_t_src: Tensor, ids: dict) -> Tensor:
+    ref.noise(z_t_src, SOURCES[i], d.t, 7.5)
+    source = [features.detach() for features in ref.features()]
+    z = Z_TRG[i : i + 1].clone().requires_grad_()
+    ref.noise(ref.noised(z, eps, d.t), TARGETS[i], d.t, 7.5)
+    cut(source, ref.features(), 8, ids).backward()
+    return z.grad
+
+
+@both_kinds
+@pytest.mark.parametrize("patches", [256, 10])
+def test_cds(kind, patches):
+    ref = reference(kind)
+    got = call(CDS(CDS.Config(w_cut=3.0, cut_patches=patches), prior(kind)), kind).grad
+    generator = torch.Generator().manual_seed(SEED)
+    drawn = draws(generator, 2, 50, 950)
+    ids: list[dict] = [{}, {}]
+    for layer in range(2):
+        for size, n in ((1, 64), (2, 16)):
+            for i in range(2):  # drawn for each picture where there are more than asked for
+                chosen = torch.randperm(n, generator=generator)[:patches] if n > patches else torch.arange(n)
+                ids[i][layer, size] = chosen.tolist()
+    for i, d in enumerate(drawn):
+        eps = d.noises[0]
+        z_t_src, z_t_trg = ref.noised(Z_SRC[i : i + 1], eps, d.t), ref.noised(Z_TRG[i : i + 1], eps, d.t)
+        dds = ref.noise(z_t_trg, TARGETS[i], d.t, 7.5) - ref.noise(z_t_src, SOURCES[i], d.t, 7.5)
+        expected = dds + 3.0 * cut_gradient(ref, i, d, eps, z_t_src, ids[i])
+        assert_same(got[i : i + 1], expected)
+
+
+def test_ids_with_cut():
+    """The CUT loss is taken at the corrected noise, and its gradient is added to that of IDS."""
+    kind = "epsilon"
+    ref = reference(kind)
+    with_cut = call(IDS(IDS.Config(fpr_iterations=1, w_cut=3.0), prior(kind)), kind).grad
+    without = call(IDS(IDS.Config(fpr_iterations=1), prior(kind)), kind).grad
+    everything = {(layer, size): list(range(n)) for layer in range(2) for size, n in ((1, 64), (2, 16))}
+    for i, d in enumerate(replay()):
+        z_src = Z_SRC[i : i + 1]
+        z_t = ref.noised(z_src, d.noises[0], d.t).requires_grad_()
+        ref.residual(z_src, z_t, SOURCES[i], d.t, 7.5).backward()
+        z_t = (z_t - z_t.grad).detach()
+        eps = (z_t - math.sqrt(ref.bars[d.t]) * z_src) / math.sqrt(1 - ref.bars[d.t])
+        expected = 3.0 * cut_gradient(ref, i, d, eps, z_t, everything)
+        assert_same((with_cut - without)[i : i + 1], expected)
+
+
+def test_fpr_descends_the_gradient_that_finite_differences_find():
+    kind = "v_prediction"
+    ref, w = reference(kind), 7.5
+    prompt = prior(kind).embed(SOURCES)
+    d = replay()
+    t, eps = torch.tensor([x.t for x in d]), torch.cat([x.noises[0] for x in d])
+    after, eps_star, residuals = fixed_point(IDS.Config(fpr_iterations=1), prior(kind), Z_SRC, prompt, t, eps)
+    for i in range(2):
+        start = ref.noised(Z_SRC[i : i + 1], eps[i : i + 1], d[i].t)
+        step = start - after[i : i + 1]  # λ = 1: the gradient of the norm
+        with torch.no_grad():
+            assert residuals[0][i] == pytest.approx(
+                ref.residual(Z_SRC[i : i + 1], start, SOURCES[i], d[i].t, w).item()
+            )
+            for direction in (
+                latents(5)[i : i + 1],
+                step / step.norm(),
+                torch.eye(256)[40 + i].view(1, 4, 8, 8).double(),
+            ):
+                up, down = (
+                    ref.residual(Z_SRC[i : i + 1], start + sign * 1e-5 * direction, SOURCES[i], d[i].t, w)
+                    for sign in (1, -1)
+                )
+                slope = (up - down) / 2e-5
+                assert (step * direction).sum().item() == pytest.approx(slope.item(), rel=1e-5, abs=1e-7)
+        assert_same(after[i : i + 1], ref.noised(Z_SRC[i : i + 1], eps_star[i : i + 1], d[i].t))
