@@ -20,7 +20,7 @@ class DiffusionSchedule:
     arithmetic is done in that type, or in float32 where it is half. All is differentiable in the tensors, not in `t`.
 
     Args:
-        alphas_cumprod: ᾱ, (T,), decreasing, within [0, 1]; where ᾱ_t = 0 (zero terminal SNR) there is no posterior mean.
+        alphas_cumprod: ᾱ, (T,), decreasing, within [0, 1]; ᾱ_t = 0 (zero terminal SNR) has no posterior mean.
         prediction_type: what the network predicts: the noise ("epsilon"), the velocity √ᾱ_t ε − √(1−ᾱ_t) z
             ("v_prediction"; Salimans & Ho 2022, arXiv 2202.00512) or z itself ("sample").
 
