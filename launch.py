@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import logging
 import re
 import sys
 import time
@@ -65,6 +66,13 @@ def run_folder(path: str) -> Path:
     return folder
 
 
+def show_log() -> None:
+    """What our own modules have to say, on standard error; of the libraries, warnings only."""
+    logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    for package in ("ids3d", "models", "data", "systems"):
+        logging.getLogger(package).setLevel(logging.INFO)
+
+
 def main(argv: list[str]) -> None:
     """Runs what the command line says. Raises UserError or Interrupted."""
     arguments = parse_arguments(argv)
@@ -83,7 +91,9 @@ def main(argv: list[str]) -> None:
     if isinstance(job, Experiment):
         from systems.run import run
 
-        run(job, test=arguments.test is not None)
+        for name, value in run(job, test=arguments.test is not None).items():
+            print(f"{name} = {value:.4g}" if isinstance(value, float) else f"{name} = {value}")
+        print(f"results: {job.folder}")
     if isinstance(job, Training):
         from systems.training import run as run_training
 
@@ -93,6 +103,7 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
+    show_log()
     try:
         main(sys.argv[1:])
     except UserError as error:
