@@ -1,0 +1,213 @@
+from __future__ import annotations
+
+import copy
+import math
+
+import numpy as np
+import pytest
+import torch
+from scipy.interpolate import RegularGridInterpolator
+from scipy.special import sph_harm_y
+from torch import Tensor
+from torch.nn import functional as F
+
+from models.geometry.grid import GridGeometry
+from models.geometry.spherical_harmonics import basis
+from models.geometry.trilinear import Trilinear
+
+BOX = torch.tensor([-1.0, -2.0, 0.0, 1.0, 2.0, 1.0])
+RESOLUTION = (4, 5, 3)
+
+
+def points(n: int, seed: int = 0) -> Tensor:
+    """In the unit cube, with its corners, nodes and faces among them."""
+    x = torch.rand(n, 3, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    x[0], x[1], x[2, 0], x[3] = 0, 1, 1, torch.tensor([1 / 3, 0.25, 0.5])
+    return x
+
+
+def table(channels: int, seed: int = 0) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(math.prod(RESOLUTION), channels, generator=generator, dtype=torch.float64)
+
+
+def grid(seed: int = 0, **settings: float) -> GridGeometry:
+    geometry = GridGeometry(GridGeometry.Config(**{"voxels": 200, **settings}), BOX)  # type: ignore[arg-type]
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in geometry.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=generator))
+    return geometry
+
+
+def test_trilinear_equals_scipy() -> None:
+    x, values = points(50), table(2)
+    nodes = [np.linspace(0, 1, n) for n in RESOLUTION]
+    expected = RegularGridInterpolator(nodes, values.view(*RESOLUTION, 2).numpy())(x.numpy())
+    torch.testing.assert_close(Trilinear(x, RESOLUTION)(values), torch.from_numpy(expected))
+
+
+def test_trilinear_equals_grid_sample_forwards_and_backwards() -> None:
+    x, values = points(50), table(3).requires_grad_()
+    weights = torch.randn(50, 3, generator=torch.Generator().manual_seed(9), dtype=torch.float64)
+    volume = values.view(1, *RESOLUTION, 3).permute(0, 4, 1, 2, 3)
+    expected = F.grid_sample(volume, (x.flip(-1) * 2 - 1).view(1, 1, 1, -1, 3), align_corners=True)
+    expected = expected[0, :, 0, 0].T
+    ours = Trilinear(x, RESOLUTION)(values)
+    torch.testing.assert_close(ours, expected)
+    (grad,) = torch.autograd.grad((ours * weights).sum(), values)
+    (expected_grad,) = torch.autograd.grad((expected * weights).sum(), values)
+    torch.testing.assert_close(grad, expected_grad)
+
+
+def test_trilinear_gradients() -> None:
+    at = Trilinear(points(6), RESOLUTION)
+    assert torch.autograd.gradcheck(at, table(2).requires_grad_())
+
+
+def test_trilinear_of_no_points_and_of_points_outside() -> None:
+    values = table(2).requires_grad_()
+    nothing = Trilinear(points(5)[:0], RESOLUTION)(values)
+    assert nothing.shape == (0, 2)
+    nothing.sum().backward()
+    assert values.grad is not None and not values.grad.any()
+    outside = torch.tensor([[-0.5, 2.0, 0.3]], dtype=torch.float64)
+    face = torch.tensor([[0.0, 1.0, 0.3]], dtype=torch.float64)
+    torch.testing.assert_close(Trilinear(outside, RESOLUTION)(values), Trilinear(face, RESOLUTION)(values))
+
+
+@pytest.mark.parametrize("degree", [0, 1, 2])
+def test_spherical_harmonics_equal_scipy(degree: int) -> None:
+    d = torch.randn(20, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    d = d / d.norm(dim=-1, keepdim=True)
+    theta, phi = torch.acos(d[:, 2]).numpy(), torch.atan2(d[:, 1], d[:, 0]).numpy()
+    columns = []
+    for n in range(degree + 1):
+        for m in range(-n, n + 1):
+            y = sph_harm_y(n, abs(m), theta, phi) * (-1) ** m * (math.sqrt(2) if m else 1)
+            columns.append((y.imag if m < 0 else y.real) * math.sqrt(4 * math.pi))
+    torch.testing.assert_close(basis(d, degree), torch.from_numpy(np.stack(columns, axis=-1)))
+
+
+def test_voxels_are_about_cubes() -> None:
+    geometry = GridGeometry(GridGeometry.Config(voxels=8000), BOX)
+    assert geometry.resolution == (20, 40, 10)
+    assert geometry.raw_density.shape == (8000, 1) and geometry.raw_appearance.shape == (8000, 3)
+    assert geometry.voxel_size == pytest.approx(0.1, rel=0.1)
+
+
+def test_it_begins_as_a_thin_grey_fog() -> None:
+    geometry = GridGeometry(GridGeometry.Config(voxels=200, initial_alpha=0.01), BOX)
+    density, rgb = geometry(torch.tensor([[0.0, 0.0, 0.5]]), torch.tensor([[1.0, 0.0, 0.0]]))
+    unit = (8 / 1e6) ** (1 / 3)
+    assert 1 - math.exp(-density[0].item() * unit) == pytest.approx(0.01, rel=1e-4)
+    assert rgb.tolist() == [[0.5, 0.5, 0.5]]
+
+
+def test_density_and_colour_by_hand() -> None:
+    geometry = grid(sh_degree=1)
+    x, d = torch.tensor([[0.1, -1.3, 0.7]]), torch.tensor([[0.6, 0.0, 0.8]])
+    nodes = [
+        np.linspace(lo, hi, n)
+        for lo, hi, n in zip(BOX[:3].tolist(), BOX[3:].tolist(), geometry.resolution, strict=True)
+    ]
+
+    def at(values: Tensor) -> np.ndarray:
+        shaped = values.detach().view(*geometry.resolution, -1).numpy()
+        return RegularGridInterpolator(nodes, shaped)(x.numpy())[0]
+
+    density, rgb = geometry(x, d)
+    raw = float(at(geometry.raw_density)[0]) + geometry.shift
+    assert density[0].item() == pytest.approx(math.log1p(math.exp(raw)) / geometry.unit, rel=1e-4)
+    for channel, coefficients in enumerate(at(geometry.raw_appearance).reshape(3, 4)):
+        value = coefficients[0] + math.sqrt(3) * (0.8 * coefficients[2] + 0.6 * coefficients[3])
+        assert rgb[0, channel].item() == pytest.approx(1 / (1 + math.exp(-value)), rel=1e-4)
+
+
+def test_nothing_outside_the_box() -> None:
+    geometry = grid()
+    x = torch.tensor([[0.03, 0.1, 0.55], [1.001, 0.0, 0.5], [0.0, -2.001, 0.5], [0.0, 0.0, 9.0]])
+    density, _ = geometry(x, F.normalize(torch.ones(4, 3), dim=-1))
+    assert torch.equal(density, geometry.density(x))
+    assert density[0] > 0 and not density[1:].any()
+    density.sum().backward()
+    assert geometry.raw_density.grad is not None
+    assert int((geometry.raw_density.grad != 0).sum()) == 8
+
+
+@pytest.mark.parametrize("degree", [0, 2])
+def test_gradients_equal_finite_differences(degree: int) -> None:
+    geometry = grid(sh_degree=degree).double()
+    x = BOX[:3] + points(5).double() * (BOX[3:] - BOX[:3])
+    d = F.normalize(points(5, seed=4) - 0.4, dim=-1)
+
+    def field(density: Tensor, appearance: Tensor) -> tuple[Tensor, Tensor]:
+        tables = {"raw_density": density, "raw_appearance": appearance}
+        return torch.func.functional_call(geometry, tables, (x, d))
+
+    tables = [p.detach().clone().requires_grad_() for p in geometry.parameters()]
+    assert torch.autograd.gradcheck(field, tables, fast_mode=True)
+
+
+def test_frozen_density() -> None:
+    geometry = grid(freeze_density=True)
+    density, rgb = geometry(torch.tensor([[0.0, 0.0, 0.5]]), torch.tensor([[1.0, 0.0, 0.0]]))
+    (rgb.sum() + density.sum()).backward()
+    assert geometry.raw_density.grad is None and geometry.raw_appearance.grad is not None
+    assert [p is geometry.raw_density for p in geometry.density_parameters()] == [True]
+    assert [p is geometry.raw_appearance for p in geometry.appearance_parameters()] == [True]
+    geometry.resample(400)
+    assert not geometry.raw_density.requires_grad
+
+
+def test_resampling_keeps_the_field() -> None:
+    coarse, geometry = grid(), grid()
+    x, y, z = coarse.resolution
+    nodes = BOX[:3] + points(100).float() * (BOX[3:] - BOX[:3])
+    geometry._set_tables(coarse.resolution, coarse.raw_density.detach(), coarse.raw_appearance.detach())
+    geometry.resample(200_000)
+    assert math.prod(geometry.resolution) == pytest.approx(200_000, rel=0.05)
+    before, after = coarse(nodes, nodes), geometry(nodes, nodes)
+    # Not exactly: the nodes of the finer grid do not fall on those of the coarse one.
+    assert (after[0] - before[0]).abs().mean() < 0.02 * before[0].mean()
+    assert (after[1] - before[1]).abs().mean() < 0.01
+    # A field that is linear in space is kept exactly.
+    with torch.no_grad():
+        axis = torch.linspace(0, 1, x)[:, None, None].expand(x, y, z).reshape(-1, 1)
+        coarse.raw_density.copy_(axis)
+    coarse.resample(3000)
+    expected = torch.linspace(0, 1, coarse.resolution[0])
+    torch.testing.assert_close(coarse.raw_density.view(coarse.resolution)[:, 2, 1], expected)
+
+
+def test_a_checkpoint_of_another_resolution() -> None:
+    saved, loaded = grid(), grid(seed=1)
+    saved.resample(900)
+    loaded.load_state_dict(copy.deepcopy(saved.state_dict()))
+    assert loaded.resolution == saved.resolution
+    x = points(9).float()
+    assert torch.equal(loaded.density(x), saved.density(x))
+    assert all(isinstance(p, torch.nn.Parameter) and p.requires_grad for p in loaded.parameters())
+
+
+def test_total_variation() -> None:
+    geometry = grid()
+    x, y, z = geometry.resolution
+    for part, parameter in zip(geometry.total_variation(None), geometry.parameters(), strict=True):
+        volume = parameter.detach().view(x, y, z, -1).numpy()
+        expected = sum(float((np.diff(volume, axis=axis) ** 2).mean()) for axis in range(3))
+        assert part.item() == pytest.approx(expected, rel=1e-5)
+    # Slabs: their mean over all places comes close to the whole.
+    slabs = [geometry.total_variation(torch.Generator().manual_seed(s), planes=2)[0] for s in range(40)]
+    whole = geometry.total_variation(None)[0].item()
+    assert torch.stack(slabs).mean().item() == pytest.approx(whole, rel=0.15)
+    sum(geometry.total_variation(torch.Generator(), planes=2)).backward()  # type: ignore[union-attr]
+    assert geometry.raw_appearance.grad is not None
+    touched = geometry.raw_appearance.grad.view(x, y, z, 3).abs().sum((1, 2, 3)) > 0
+    assert int(touched.sum()) == 3
+
+
+@pytest.mark.parametrize("settings", [{"voxels": 7}, {"sh_degree": 3}, {"initial_alpha": 0.0}])
+def test_bad_settings(settings: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match=next(iter(settings))):
+        GridGeometry.Config(**settings)  # type: ignore[arg-type]

@@ -1,0 +1,196 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from ids3d.cameras import Cameras, Rays, look_at, pinhole
+from ids3d.registry import find
+from models.geometry.grid import GridGeometry
+from models.renderers.occupancy import OccupancyRenderer
+from tests.rendering import reference
+
+BOX = torch.tensor([-1.0, -1.0, -0.5, 1.0, 1.0, 0.5])
+BACKGROUND = (0.2, 0.4, 0.6)
+NEAR, FAR = 0.5, 6.0
+
+
+class Fog(nn.Module):
+    """One density and one colour within a ball, to be known exactly."""
+
+    def __init__(self, density: float, radius: float) -> None:
+        super().__init__()
+        self.value, self.radius = density, radius
+
+    def density(self, positions: Tensor) -> Tensor:
+        return self.value * (positions.norm(dim=-1) < self.radius).to(positions)
+
+    def forward(self, positions: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
+        return self.density(positions), torch.tensor([1.0, 0.5, 0.0]).expand(len(positions), 3)
+
+
+def camera(size: int = 12, eye: tuple[float, float, float] = (0.3, -2.5, 0.4)) -> Cameras:
+    up = torch.tensor([0.0, 0.0, 1.0])
+    return pinhole(look_at(torch.tensor(eye), torch.zeros(3), up)[None], size, size + 2, 45.0)
+
+
+def random_scene(**settings: float) -> OccupancyRenderer:
+    geometry = GridGeometry(GridGeometry.Config(voxels=600, initial_alpha=0.02), BOX)
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        geometry.raw_density.copy_(torch.randn(geometry.raw_density.shape, generator=generator) * 3)
+        geometry.raw_appearance.copy_(torch.randn(geometry.raw_appearance.shape, generator=generator))
+    cfg = OccupancyRenderer.Config(**{"steps": 40, "occupancy_cells": 300, **settings})  # type: ignore[arg-type]
+    return OccupancyRenderer(cfg, geometry, BOX, NEAR, FAR, BACKGROUND)
+
+
+def test_it_is_registered() -> None:
+    assert find("renderer", "occupancy") is OccupancyRenderer
+    assert find("geometry", "grid") is GridGeometry
+
+
+def test_fog_as_the_formula_says() -> None:
+    """Through the middle of a ball of fog: opacity 1 - exp(-σ 2r), depth the mean of a cut-off exponential."""
+    sigma, radius = 1.5, 0.45
+    cfg = OccupancyRenderer.Config(steps=3000, early_stop_eps=0.0, alpha_threshold=0.0)
+    renderer = OccupancyRenderer(cfg, Fog(sigma, radius), BOX, NEAR, FAR, BACKGROUND)
+    rays = Rays(torch.tensor([[0.0, -2.0, 0.0]]), torch.tensor([[0.0, 1.0, 0.0]]))
+    out = renderer(rays)
+    opacity = 1 - math.exp(-sigma * 2 * radius)
+    assert out.opacity.item() == pytest.approx(opacity, rel=2e-3)
+    colour = [opacity * c + (1 - opacity) * b for c, b in zip((1.0, 0.5, 0.0), BACKGROUND, strict=True)]
+    assert out.rgb[0].tolist() == pytest.approx(colour, rel=5e-3)
+    into = 1 / sigma - 2 * radius * math.exp(-sigma * 2 * radius) / opacity
+    assert out.depth.item() == pytest.approx(2 - radius + into, rel=2e-3)
+
+
+def test_it_equals_a_loop_over_rays() -> None:
+    renderer = random_scene(early_stop_eps=0.0, alpha_threshold=0.0)
+    renderer.occupancy.binaries.copy_(
+        torch.rand(renderer.occupancy.binaries.shape, generator=torch.Generator().manual_seed(1)) < 0.5
+    )
+    rays = camera().rays().flatten()
+    out = renderer(rays)
+    for i in range(0, len(rays), 7):
+        o, d = rays.origins[i].double(), rays.directions[i].double()
+        marched = reference.march_equal_steps(
+            o.numpy(),
+            d.numpy(),
+            renderer.occupancy.binaries.numpy(),
+            renderer.occupancy.aabbs.double().numpy(),
+            NEAR,
+            FAR,
+            renderer.step_size,
+        )
+        middles = (torch.tensor(marched.t_starts) + torch.tensor(marched.t_ends)) / 2
+        positions = (o + middles[:, None] * d).float()
+        sigma, rgb = renderer.geometry(positions, d.float().expand(len(middles), 3))
+        values = torch.cat([rgb, middles[:, None], torch.ones(len(middles), 1)], dim=-1)
+        *_, total = reference.composite(sigma.tolist(), [renderer.step_size] * len(middles), values.tolist())
+        red, green, blue, depth, opacity = total or [0.0] * 5
+        expected = [c + (1 - opacity) * b for c, b in zip((red, green, blue), BACKGROUND, strict=True)]
+        assert out.rgb[i].tolist() == pytest.approx(expected, abs=1e-3)
+        assert out.opacity[i].item() == pytest.approx(opacity, abs=1e-3)
+        assert out.depth[i].item() == pytest.approx(depth / max(opacity, 1e-7), rel=1e-2)
+
+
+def test_leaving_out_what_cannot_be_seen_changes_next_to_nothing() -> None:
+    rays = camera().rays().flatten()
+    everything = random_scene(early_stop_eps=0.0, alpha_threshold=0.0)(rays)
+    seen = random_scene()(rays)
+    assert seen.samples < 0.9 * everything.samples
+    torch.testing.assert_close(seen.rgb, everything.rgb, rtol=0, atol=3e-3)
+    torch.testing.assert_close(seen.opacity, everything.opacity, rtol=0, atol=3e-3)
+
+
+def test_a_view_is_its_rays_and_does_not_depend_on_the_chunk() -> None:
+    renderer, view = random_scene(), camera()
+    with torch.no_grad():
+        out = renderer(view.rays().flatten())
+    for chunk in (None, 31):
+        image = renderer.render(view, chunk)
+        assert image.rgb.shape == (12, 14, 3) and image.depth.shape == image.opacity.shape == (12, 14)
+        assert not image.rgb.requires_grad
+        torch.testing.assert_close(image.rgb.view(-1, 3), out.rgb)
+        torch.testing.assert_close(image.depth.view(-1), out.depth)
+        torch.testing.assert_close(image.opacity.view(-1), out.opacity)
+    assert (image.rgb >= 0).all() and (image.rgb <= 1).all()
+    assert (image.depth[image.opacity > 0.1] > NEAR).all() and (image.depth < FAR).all()
+
+
+@pytest.mark.parametrize("chunk", [None, 50])
+@pytest.mark.parametrize("frozen", [False, True])
+def test_deferred_back_propagation_equals_back_propagation(chunk: int | None, frozen: bool) -> None:
+    renderer, view = random_scene(), camera()
+    geometry = renderer.geometry
+    assert isinstance(geometry, GridGeometry)
+    geometry.raw_density.requires_grad_(not frozen)
+    d_rgb = torch.randn(12, 14, 3, generator=torch.Generator().manual_seed(2))
+
+    rgb = renderer(view.rays().flatten()).rgb
+    parameters = [p for p in geometry.parameters() if p.requires_grad]
+    expected = torch.autograd.grad((rgb * d_rgb.view(-1, 3)).sum(), parameters)
+
+    renderer.backward(view, d_rgb, chunk)
+    for parameter, grad in zip(parameters, expected, strict=True):
+        assert parameter.grad is not None and parameter.grad.any()
+        torch.testing.assert_close(parameter.grad, grad, rtol=1e-4, atol=1e-5)
+    renderer.backward(view, d_rgb, chunk)  # adds up, as any backward does
+    torch.testing.assert_close(parameters[0].grad, 2 * expected[0], rtol=1e-4, atol=1e-5)
+    assert not frozen or geometry.raw_density.grad is None
+
+
+def test_rays_that_see_nothing() -> None:
+    renderer = random_scene()
+    away = camera(eye=(0.0, -20.0, 0.0))
+    image = renderer.render(away)
+    torch.testing.assert_close(image.rgb, torch.tensor(BACKGROUND).expand(12, 14, 3))
+    assert not image.depth.any() and not image.opacity.any()
+    renderer.backward(away, torch.ones(12, 14, 3))
+    none = Rays(torch.zeros(0, 3), torch.zeros(0, 3))
+    out = renderer(none, torch.Generator())
+    assert out.rgb.shape == (0, 3) and out.depth.shape == (0,) and out.samples == 0
+
+
+def test_the_shift_comes_from_the_generator() -> None:
+    renderer, rays = random_scene(), camera().rays().flatten()
+    first, again, other = (renderer(rays, torch.Generator().manual_seed(s)).rgb for s in (0, 0, 1))
+    assert torch.equal(first, again) and not torch.equal(first, other)
+    shifted = torch.stack([renderer(rays, torch.Generator().manual_seed(s)).depth for s in range(20)])
+    still = renderer(rays)
+    solid = still.opacity > 0.5
+    torch.testing.assert_close(
+        shifted.mean(0)[solid], still.depth[solid], rtol=0, atol=1.5 * renderer.step_size
+    )
+
+
+def test_updates_come_every_so_many_steps() -> None:
+    renderer = random_scene(occupancy_every=4)
+    renderer.update_occupancy(3, torch.Generator())
+    assert renderer.occupancy.binaries.all() and not renderer.occupancy.opacity.any()
+    renderer.update_occupancy(4, torch.Generator())
+    assert 0 < renderer.occupancy.binaries.float().mean() < 1
+
+
+def test_an_untouched_field_stays_occupied() -> None:
+    """Or it would be skipped, get no gradient, and stay empty for ever."""
+    geometry = GridGeometry(GridGeometry.Config(), BOX)
+    renderer = OccupancyRenderer(OccupancyRenderer.Config(), geometry, BOX, NEAR, FAR, BACKGROUND)
+    renderer.update_occupancy(0, torch.Generator())
+    assert renderer.occupancy.binaries.all()
+    assert geometry.density(torch.zeros(1, 3)).item() * renderer.step_size > renderer.cfg.occupancy_threshold
+
+
+def test_a_checkpoint_carries_the_occupancy() -> None:
+    renderer, other = random_scene(), random_scene()
+    renderer.update_occupancy(0, torch.Generator())
+    other.load_state_dict(renderer.state_dict())
+    assert torch.equal(other.occupancy.binaries, renderer.occupancy.binaries)
+
+
+def test_one_camera_at_a_time() -> None:
+    two = camera()[torch.tensor([0, 0])]
+    with pytest.raises(ValueError, match="one camera"):
+        random_scene().render(two)

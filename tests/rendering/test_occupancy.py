@@ -1,0 +1,121 @@
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ids3d.rendering import OccupancyGrid, cubic_resolution
+
+BOX = torch.tensor([-1.0, -2.0, 0.0, 1.0, 2.0, 1.0])
+
+
+def ball(positions: Tensor) -> Tensor:
+    """Opacity 0.5 within half a unit of (0, 0, 0.5), else 0."""
+    centre = torch.tensor([0.0, 0.0, 0.5])
+    return 0.5 * ((positions - centre).norm(dim=-1) < 0.5).float()
+
+
+def seeded() -> torch.Generator:
+    return torch.Generator().manual_seed(0)
+
+
+def cell_centres(grid: OccupancyGrid, level: int = 0) -> Tensor:
+    box, sizes = grid.aabbs[level], grid.opacity.shape[1:]
+    axes = [box[i] + (torch.arange(n) + 0.5) / n * (box[3 + i] - box[i]) for i, n in enumerate(sizes)]
+    return torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1)
+
+
+def test_cubic_resolution() -> None:
+    assert cubic_resolution(BOX, 8 * 1000) == (20, 40, 10)
+    assert cubic_resolution(torch.tensor([0.0, 0, 0, 1, 1, 1e-3]), 1000)[2] == 2
+
+
+def test_everything_is_occupied_before_the_first_update() -> None:
+    assert OccupancyGrid(BOX, (4, 8, 2)).binaries.all()
+
+
+def test_warm_up_finds_the_ball() -> None:
+    grid = OccupancyGrid(BOX, (20, 40, 10))
+    for step in range(20):
+        grid.update(step, ball, seeded().manual_seed(step))
+    distance = (cell_centres(grid) - torch.tensor([0.0, 0.0, 0.5])).norm(dim=-1)
+    assert grid.binaries[0][distance < 0.45].all()
+    assert not grid.binaries[0][distance > 0.5 + 0.09].any()  # half of a cell's diagonal
+
+
+def test_levels_are_nested_boxes() -> None:
+    grid = OccupancyGrid(BOX, (8, 8, 8), levels=3)
+    assert grid.aabbs.tolist()[1] == [-2, -4, -0.5, 2, 4, 1.5]
+    assert grid.aabbs.tolist()[2] == [-4, -8, -1.5, 4, 8, 2.5]
+    found: list[Tensor] = []
+    grid.update(0, lambda x: found.append(x) or ball(x), seeded())  # type: ignore[func-returns-value]
+    for box, positions in zip(grid.aabbs, found, strict=True):
+        assert len(positions) == 512
+        assert (positions >= box[:3]).all() and (positions <= box[3:]).all()
+        assert (positions.amax(0) - positions.amin(0) > 0.8 * (box[3:] - box[:3])).all()
+
+
+def test_every_cell_is_looked_at_within_itself() -> None:
+    grid = OccupancyGrid(BOX, (3, 4, 5))
+    found: list[Tensor] = []
+    grid.update(0, lambda x: found.append(x) or ball(x), seeded())  # type: ignore[func-returns-value]
+    half = (BOX[3:] - BOX[:3]) / torch.tensor([3, 4, 5]) / 2
+    assert ((found[0] - cell_centres(grid).view(-1, 3)).abs() <= half + 1e-6).all()
+
+
+def test_estimates_decay_and_rise_at_once() -> None:
+    grid = OccupancyGrid(BOX, (2, 2, 2))
+    grid.update(0, lambda x: torch.full((8,), 0.5), seeded())
+    grid.update(1, lambda x: torch.zeros(8), seeded(), decay=0.9)
+    torch.testing.assert_close(grid.opacity, torch.full((1, 2, 2, 2), 0.45))
+    grid.update(2, lambda x: torch.full((8,), 0.7), seeded(), decay=0.9)
+    torch.testing.assert_close(grid.opacity, torch.full((1, 2, 2, 2), 0.7))
+
+
+def test_threshold_is_the_mean_if_that_is_lower() -> None:
+    values = torch.tensor([0.0, 0.0, 0.0, 0.0, 0.0005, 0.002, 0.003, 0.002])
+    grid = OccupancyGrid(BOX, (2, 2, 2))
+    grid.update(0, lambda x: values, seeded(), threshold=0.01)
+    assert grid.binaries.flatten().tolist() == (values >= values.mean()).tolist()
+    grid.update(0, lambda x: values * 100, seeded(), threshold=0.04)
+    assert grid.binaries.flatten().tolist() == (values * 100 >= 0.04).tolist()
+
+
+def test_an_even_field_stays_occupied_and_an_empty_one_does_not() -> None:
+    for value in (1e-3, 0.1, 1 / 3, 7.0):
+        grid = OccupancyGrid(BOX, (7, 11, 13))
+        grid.update(0, lambda x, value=value: torch.full((len(x),), value), seeded())
+        assert grid.binaries.all()
+    grid.update(0, lambda x: torch.zeros(len(x)), seeded(), decay=0.0)
+    assert not grid.binaries.any()
+
+
+def test_after_the_warm_up_some_cells_are_looked_at() -> None:
+    grid = OccupancyGrid(BOX, (20, 40, 10))
+    grid.update(0, ball, seeded())
+    occupied = int(grid.binaries.sum())
+    found: list[Tensor] = []
+    grid.update(300, lambda x: found.append(x) or ball(x), seeded())  # type: ignore[func-returns-value]
+    drawn = 8000 * (1 - (1 - 1 / 8000) ** 2000)  # different ones among 2000 of 8000
+    assert occupied < 2000  # so that all of them are looked at
+    assert abs(len(found[0]) - (drawn + occupied * (1 - drawn / 8000))) < 100
+    assert len(torch.unique(found[0], dim=0)) == len(found[0])
+    full = OccupancyGrid(BOX, (20, 40, 10))
+    full.update(300, lambda x: found.append(x) or ball(x), seeded())  # type: ignore[func-returns-value]
+    assert drawn < len(found[1]) <= 4000
+
+
+def test_the_same_seed_gives_the_same_grid() -> None:
+    grids = [OccupancyGrid(BOX, (6, 6, 6)) for _ in range(2)]
+    for grid in grids:
+        generator = seeded()
+        for step in (0, 300, 301):
+            grid.update(step, lambda x: x.norm(dim=-1) / 100, generator)
+    assert torch.equal(grids[0].opacity, grids[1].opacity)
+    assert torch.equal(grids[0].binaries, grids[1].binaries)
+
+
+def test_a_checkpoint_carries_it() -> None:
+    grid, other = OccupancyGrid(BOX, (6, 6, 6)), OccupancyGrid(BOX, (6, 6, 6))
+    grid.update(0, ball, seeded())
+    other.load_state_dict(grid.state_dict())
+    assert torch.equal(other.binaries, grid.binaries) and torch.equal(other.opacity, grid.opacity)
