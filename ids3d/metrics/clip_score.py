@@ -33,7 +33,10 @@ class ClipScore(nn.Module):
         from transformers import AutoTokenizer, CLIPModel  # seconds to import: only who scores pays
 
         try:
-            self.model = CLIPModel.from_pretrained(str(path)).eval().requires_grad_(False)
+            # Single precision whatever the files hold: transformers takes theirs otherwise.
+            self.model = (
+                CLIPModel.from_pretrained(str(path), dtype=torch.float32).eval().requires_grad_(False)
+            )
             self.tokenizer = AutoTokenizer.from_pretrained(str(path))
         except (OSError, ValueError) as error:
             reason = str(error).strip().split("\n")[0]
@@ -58,16 +61,25 @@ class ClipScore(nn.Module):
         """
         if len(captions) != len(pictures):
             raise ValueError(f"{len(pictures)} pictures and {len(captions)} captions")
+        return F.cosine_similarity(self.embed_pictures(pictures), self.embed_captions(captions), dim=-1)
+
+    @torch.no_grad()
+    def embed_pictures(self, pictures: Tensor) -> Tensor:
+        """Unit embeddings (b, d) of pictures (b, 3, h, w) in [0, 1], preprocessed as `forward` says."""
         size = self.model.config.vision_config.image_size
         pixels = (_short_side(pictures.to(self.mean), size).clamp(0, 1) - self.mean) / self.std
+        seen = self.model.vision_model(pixel_values=pixels).pooler_output
+        return F.normalize(self.model.visual_projection(seen), dim=-1)
+
+    @torch.no_grad()
+    def embed_captions(self, captions: Sequence[str]) -> Tensor:
+        """Unit embeddings (b, d) of b texts; what is longer than CLIP reads is cut off."""
         longest = self.model.config.text_config.max_position_embeddings
         tokens = self.tokenizer(
             list(captions), padding=True, truncation=True, max_length=longest, return_tensors="pt"
         ).to(self.mean.device)
-        out = self.model(
-            input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"], pixel_values=pixels
-        )
-        return F.cosine_similarity(out.image_embeds, out.text_embeds, dim=-1)
+        read = self.model.text_model(input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"])
+        return F.normalize(self.model.text_projection(read.pooler_output), dim=-1)
 
 
 def _short_side(pictures: Tensor, size: int) -> Tensor:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
+
+from PIL.Image import Image
 
 from ids3d.errors import UserError
 from ids3d.tabletop.edits import KINDS, sample_edit
@@ -42,6 +46,11 @@ def parser() -> Parser:
     _scene(
         commands.add_parser("scene", help="a scene before and after an edit, as an LLFF or Blender folder")
     )
+    _edits(
+        commands.add_parser("edits", help="image edits as files: pictures before and after, masks, captions")
+    )
+    _sheet(commands.add_parser("sheet", help="a contact sheet of scenes, or of edits"))
+    _evaluate(commands.add_parser("evaluate", help="measure the autoencoder, the CLIP and the prior"))
     return made
 
 
@@ -72,6 +81,7 @@ def run_scene(given: argparse.Namespace) -> None:
     """Write one scene's folder."""
     from ids3d.tabletop.folders import write_blender, write_llff
 
+    _check_objects((given.edit,), given.objects)
     edit = sample_edit(given.seed, (given.edit,), given.objects)
     if given.layout == "llff":
         side, target = open_side(edit.before), middle(edit.before)
@@ -84,6 +94,121 @@ def run_scene(given: argparse.Namespace) -> None:
         splits = {"train": cameras[20:], "val": cameras[:10], "test": cameras[10:20]}
         write_blender(given.out, edit, splits, given.supersampling, room=given.room, depth=given.depth)
     print(f"{given.out}: {edit.source!r} -> {edit.target!r}")
+
+
+def _edits(command: argparse.ArgumentParser) -> None:
+    command.set_defaults(run=run_edits)
+    command.add_argument("--count", type=_count, default=16, help="how many (default: 16)")
+    command.add_argument(
+        "--kinds", nargs="+", choices=KINDS, default=KINDS, help="they take turns (default: all)"
+    )
+    command.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="new or empty")
+    command.add_argument(
+        "--first", type=int, default=HELD_OUT, metavar="SEED", help=f"(default: {HELD_OUT}, held out)"
+    )
+    command.add_argument(
+        "--objects", type=int, choices=(1, 2, 3), help="how many before the edit (default: by the seed)"
+    )
+    command.add_argument("--size", type=_count, default=64, help="of the pictures, pixels (default: 64)")
+
+
+def run_edits(given: argparse.Namespace) -> None:
+    """Write a benchmark of image edits."""
+    from ids3d.tabletop.benchmark import write_edits
+
+    _check_objects(given.kinds, given.objects)
+    write_edits(
+        given.out, range(given.first, given.first + given.count), given.kinds, given.size, given.objects
+    )
+    print(f"{given.out}: {given.count} edits, listed in prompts.csv")
+
+
+def _sheet(command: argparse.ArgumentParser) -> None:
+    command.set_defaults(run=run_sheet)
+    command.add_argument("--seeds", type=_seeds, default=range(HELD_OUT, HELD_OUT + 48), metavar="FROM:TO")
+    command.add_argument(
+        "--edit", choices=KINDS, help="show this kind of edit of each seed: before, after, mask"
+    )
+    command.add_argument("--out", type=Path, required=True, metavar="FILE", help="a picture file")
+    command.add_argument("--columns", type=_count, default=8)
+    command.add_argument("--size", type=_count, default=128, help="of each picture, pixels (default: 128)")
+
+
+def run_sheet(given: argparse.Namespace) -> None:
+    """Save a contact sheet of the seeds' scenes."""
+    from ids3d.progress import track
+    from ids3d.tabletop.sheet import contact_sheet, edit_cell, scene_cell
+
+    seeds = track(given.seeds, "rendering", unit="picture")
+    cells = [edit_cell(s, given.edit, given.size) if given.edit else scene_cell(s, given.size) for s in seeds]
+    _save(given.out, contact_sheet(cells, given.columns, given.size))
+
+
+def _evaluate(command: argparse.ArgumentParser) -> None:
+    from ids3d.tabletop.evaluate import PARTS, PRIOR, Plan
+
+    command.set_defaults(run=run_evaluate)
+    command.add_argument("--json", type=Path, required=True, metavar="FILE", help="where the figures go")
+    command.add_argument(
+        "--prior", type=Path, default=PRIOR, metavar="FOLDER", help="(default: the one that ships)"
+    )
+    command.add_argument("--sheet", type=Path, metavar="FILE", help="a contact sheet of the samples")
+    command.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, help="(default: all)")
+    command.add_argument(
+        "--guidance-scale", type=float, default=Plan.guidance_scale, help="(default: %(default)s)"
+    )
+    command.add_argument("--steps", type=_count, default=Plan.steps, help="of DDIM (default: %(default)s)")
+    command.add_argument(
+        "--prompts", type=_count, default=Plan.prompts, help="sampled captions (default: %(default)s)"
+    )
+    command.add_argument(
+        "--seed", type=int, default=Plan.seed, help="of the samples' noise (default: %(default)s)"
+    )
+    command.add_argument("--device", default="cpu", help="(default: cpu)")
+
+
+def run_evaluate(given: argparse.Namespace) -> None:
+    """Measure a prior, write the figures and print them."""
+    from ids3d.tabletop.evaluate import Plan, evaluate
+
+    plan = Plan(
+        prompts=given.prompts, steps=given.steps, guidance_scale=given.guidance_scale, seed=given.seed
+    )
+    report = evaluate(given.prior, plan, given.only, given.device)
+    given.json.parent.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(report.figures, indent=2) + "\n"
+    given.json.write_text(text, encoding="utf-8")
+    print(text, end="")
+    if given.sheet and report.samples:
+        from ids3d.tabletop.sheet import contact_sheet
+
+        _save(given.sheet, contact_sheet(report.samples[:128], columns=16, side=64))
+
+
+def _check_objects(kinds: Sequence[str], objects: int | None) -> None:
+    if objects == 1 and "remove" in kinds:
+        raise UserError(
+            "the only object of a scene can't be removed: --objects 2 or 3, or another kind of edit"
+        )
+    if objects == 3 and "add" in kinds:
+        raise UserError("a scene holds three objects at most: --objects 1 or 2, or another kind of edit")
+
+
+def _save(path: Path, picture: Image) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        picture.save(path)
+    except ValueError as error:  # Pillow's complaint about the suffix
+        raise UserError(f"--out {path}: {error}") from error
+    print(path)
+
+
+def _seeds(text: str) -> range:
+    first, _, last = text.partition(":")
+    seeds = range(int(first), int(last) if last else int(first) + 1)
+    if not seeds:
+        raise argparse.ArgumentTypeError(f"there are no seeds from {first} to below {last}")
+    return seeds
 
 
 def _count(text: str) -> int:

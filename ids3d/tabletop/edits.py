@@ -20,6 +20,7 @@ from ids3d.tabletop.scene import (
     Object,
     Scene,
     can_stand_beside,
+    sample_camera,
     sample_scene,
 )
 
@@ -86,7 +87,8 @@ def _change(scene: Scene, index: int, thing: Object, kind: str) -> Edit:
 def sample_edit(seed: int, kinds: Sequence[str] = KINDS, objects: int | None = None) -> Edit:
     """The edit of a seed, of one of the given kinds, on a scene whose seed is this one's.
 
-    `objects` says how many the scene holds before; without it one or two, as the kind allows.
+    `objects` says how many the scene holds before; without it one or two, as the kind allows. What an edit adds is the
+    last object of a scene with one more, so that scenes after edits are like those before.
     """
     dice = Dice(seed, "edit")
     kind = dice.choice(tuple(kinds))
@@ -94,39 +96,35 @@ def sample_edit(seed: int, kinds: Sequence[str] = KINDS, objects: int | None = N
         raise ValueError(f"no edit {kind!r}; there are {', '.join(KINDS)}")
     two = dice.uniform(0, 1) < 0.5
     count = objects or {"remove": 2, "add": 1}.get(kind, 2 if two else 1)
-    scene = sample_scene(seed, count)
+    scene = sample_scene(seed, count + 1 if kind == "add" else count)
     index = int(dice.uniform(0, count))
-    taken = {(thing.shape, thing.colour) for thing in scene.objects}
-    thing = scene.objects[index]
     if kind == "recolour":
-        free = [c for c in COLOURS if (thing.shape, c) not in taken]
-        return recolour(scene, index, dice.choice(free))
+        return recolour(scene, index, dice.choice([c for c in COLOURS if _fits(scene, index, colour=c)]))
     if kind == "reshape":
-        return reshape(scene, index, dice.choice([s for s in SHAPES if (s, thing.colour) not in taken]))
+        return reshape(scene, index, dice.choice([s for s in SHAPES if _fits(scene, index, shape=s)]))
     if kind == "floor":
         return refloor(scene, dice.choice([f for f in FLOORS if f != scene.floor]))
     if kind == "remove":
         return remove(scene, index)
-    return add(scene, _newcomer(scene, dice))
+    return add(replace(scene, objects=scene.objects[:-1]), scene.objects[-1])
 
 
-def _newcomer(scene: Scene, dice: Dice) -> Object:
-    while True:
-        thing = Object(
-            dice.choice(SHAPES),
-            dice.choice(tuple(COLOURS)),
-            dice.uniform(0.20, 0.28),
-            dice.uniform(-0.75, 0.75),
-            dice.uniform(-0.75, 0.75),
-            dice.uniform(0, 90),
-        )
-        if all(can_stand_beside(thing, other) for other in scene.objects):
-            return thing
+def _fits(scene: Scene, index: int, **change: str) -> bool:
+    """Whether an object changed so is another one, and still can stand beside the others."""
+    thing = scene.objects[index]
+    others = scene.objects[:index] + scene.objects[index + 1 :]
+    changed = replace(thing, **change)  # type: ignore[arg-type]
+    return changed != thing and all(can_stand_beside(changed, other) for other in others)
 
 
 def held_out_edit(index: int, kinds: Sequence[str] = KINDS, objects: int | None = None) -> Edit:
     """The index-th edit for evaluation: its seed never meets training."""
     return sample_edit(HELD_OUT + index, kinds, objects)
+
+
+def edit_camera(seed: int, edit: Edit, size: int = 64) -> Cameras:
+    """The camera of a seed, from a side that no object hides behind another from, before or after the edit."""
+    return sample_camera(seed, max(edit.before, edit.after, key=lambda scene: len(scene.objects)), size)
 
 
 @dataclass(frozen=True)

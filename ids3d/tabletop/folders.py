@@ -47,8 +47,8 @@ def write_llff(root: Path, edit: Edit, cameras: Cameras, supersampling: int = 3)
 def pose_table(cameras: Cameras, bounds: np.ndarray) -> np.ndarray:
     """The rows (n, 17) float64 of `poses_bounds.npy`.
 
-    Each is the matrix [down, right, back, centre, (height, width, focal)] row by row, then the nearest and farthest depth
-    along the camera's axis, `bounds` (n, 2).
+    Each is the matrix [down, right, back, centre, (height, width, focal)] row by row, then the nearest and farthest
+    depth along the camera's axis, `bounds` (n, 2).
     """
     right, up, back, centre = cameras.c2w.double().unbind(-1)
     size = torch.tensor([cameras.height, cameras.width], dtype=torch.float64).expand(len(cameras), 2)

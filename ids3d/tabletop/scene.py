@@ -1,7 +1,7 @@
 """Scenes of the tabletop world: one to three simple objects in a closed room, made from a seed.
 
 The world is right-handed with z up; lengths are in the scene's own units, angles in degrees. The room is the box
-[-ROOM, ROOM]² × [0, HEIGHT]: everything a camera inside it sees is real geometry, so that each view of a scene is a view
+[-ROOM, ROOM]² × [0, HEIGHT]: all that a camera inside it sees is real geometry, so that each view of a scene is a view
 of one scene.
 """
 
