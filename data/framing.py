@@ -69,14 +69,14 @@ def frame(poses: Poses, recentre: bool, box_size: float) -> Framing:
 
     Args:
         poses: the views.
-        recentre: turn and shift the scene. Forward-facing: the average camera is at the origin and looks along
-            -z. Otherwise y is up, and the origin is the point that the cameras look at (or, where they look
-            outwards, stand around). False keeps the files' axes and origin.
+        recentre: turn and shift the scene, so that y is up, the average camera looks along -z but for its pitch,
+            and the origin is the mean of the cameras' centres, or, for views from all around, the point that
+            they look at. False keeps the files' axes and origin.
         box_size: the longest side of the box in scene units; 0 keeps the files' units.
     """
     kind = kind_of(poses)
     if recentre:
-        moved = Similarity(_axes(poses, kind), _origin(poses, kind), 1.0)
+        moved = Similarity(_axes(poses), _origin(poses, kind), 1.0)
     else:
         moved = Similarity(torch.eye(3, dtype=torch.float64), torch.zeros(3, dtype=torch.float64), 1.0)
     corners = moved.apply(frusta(poses, _depths(poses, kind)))
@@ -132,12 +132,12 @@ def _origin(poses: Poses, kind: Kind) -> Tensor:
     )
 
 
-def _axes(poses: Poses, kind: Kind) -> Tensor:
-    """The scene's axes: (3, 3), its rows x, y, z in the files' axes."""
-    if kind == "forward-facing":
-        back = _unit(-poses.forward.mean(dim=0))
-        right = _unit(torch.linalg.cross(_not_along(back, poses.c2w[:, :, 1].mean(dim=0)), back))
-        return torch.stack([right, torch.linalg.cross(back, right), back])
+def _axes(poses: Poses) -> Tensor:
+    """The scene's axes: (3, 3), its rows x, y, z in the files' axes.
+
+    Upright also where the cameras look down on the scene: floors, tables and walls are then along the sides of the
+    box, which has less to hold beneath them and behind them than one tilted with the average camera.
+    """
     up = _upright(poses)
     back = _not_along(up, -poses.forward.mean(dim=0))
     right = _unit(torch.linalg.cross(up, back))

@@ -46,10 +46,10 @@ class LLFFDataModule(pl.LightningDataModule):
         max_size: int = 512  # longest side of the pictures, pixels; smaller ones stay as they are
         downsample: float | None = None  # instead of max_size: full size over this (LLFF's factor: 4 or 8)
         holdout: int = 8  # views 0, holdout, 2 holdout, ... are held out (Mildenhall et al. 2019: 8)
-        recentre: bool = True  # average camera (if all around: the object) at the origin, y up
+        recentre: bool = True  # y up, the average camera (views from all around: the object) at the origin
         box_size: float = 2.0  # longest side of the scene's box, scene units; 0 = the pose file's units
         near_margin: float = 0.9  # on the nearest depths, which are of sparse points (NeRF: 0.9)
-        far_margin: float = 1.1  # on the farthest depths
+        far_margin: float = 1.05  # on the farthest depths
         background: tuple[float, float, float] = (0.0, 0.0, 0.0)  # rgb behind the box and behind transparency
 
         def __post_init__(self) -> None:

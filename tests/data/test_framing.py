@@ -72,17 +72,26 @@ def test_a_frustum_is_spanned_by_the_picture_corners() -> None:
     assert found == {tuple(corner) for corner in expected}
 
 
-def test_forward_facing_the_average_pose_becomes_identity() -> None:
+def test_forward_facing_the_average_camera_is_the_origin_and_looks_along_minus_z_but_for_its_pitch() -> None:
     cameras = arc_cameras(12, 40.0)
     framing = frame(as_poses(cameras), recentre=True, box_size=2.0)
     placed = framing.place(cameras.c2w.double())
     assert framing.kind == "forward-facing"
     torch.testing.assert_close(placed[:, :, 3].mean(0), torch.zeros(3), atol=1e-6, rtol=0)
-    back = placed[:, :, 2].mean(0)
-    torch.testing.assert_close(back / back.norm(), torch.tensor([0.0, 0.0, 1.0]), atol=1e-5, rtol=0)
-    up = placed[:, :, 1].mean(0)
-    assert float(up[0]) == pytest.approx(0, abs=1e-5)
-    assert float(up[1]) > 0
+    x, y, z = placed[:, :, 2].mean(0).tolist()
+    assert x == pytest.approx(0, abs=1e-5)
+    assert z > 0.8
+    assert y == pytest.approx(math.sin(math.radians(20)), abs=0.05)  # they look down by some 20 degrees
+    up = framing.to_scene.rotation @ torch.tensor([0.0, 0.0, 1.0], dtype=torch.float64)
+    assert float(up[1]) > 0.9999
+
+
+def test_level_cameras_side_by_side_have_their_average_pose_become_identity() -> None:
+    turn = look_at(torch.tensor([1.0, 2.0, 0.5]), torch.zeros(3), torch.tensor([0.0, 0.0, 1.0]))[:, :3]
+    offsets = torch.tensor([[x, y, 0.0] for x in (-0.5, 0.0, 0.5) for y in (-0.2, 0.2)])
+    c2w = torch.cat([turn.expand(6, 3, 3), (offsets @ turn.T)[:, :, None]], dim=-1)
+    framing = frame(as_poses(pinhole(c2w, 240, 320, 40.0)), recentre=True, box_size=0.0)
+    torch.testing.assert_close(framing.to_scene.rotation.float(), turn.T)
 
 
 def test_all_around_the_object_is_the_origin_and_up_is_y() -> None:
