@@ -107,10 +107,9 @@ def cut(
                 mean = sum(picture[i::size, j::size] for i in range(size) for j in range(size)) / size**2
                 flat = mean.reshape(-1, mean.shape[-1])
                 patches.append(flat / flat.norm(dim=1, keepdim=True))
-            chosen = ids[layer, size]
             terms = []
-            for i in chosen:
-                similar = torch.stack([patches[0][i].detach() @ patches[1][j] / 0.07 for j in chosen])
-                terms.append(torch.logsumexp(similar, 0) - patches[0][i].detach() @ patches[1][i] / 0.07)
-            total = total + torch.stack(terms).mean()
+            for i in ids[layer, size]:
+                similar = patches[1] @ patches[0][i].detach() / 0.07
+                terms.append(torch.logsumexp(similar[ids[layer, size]], 0) - similar[i])
+            total = total + sum(terms) / len(terms)
     return total
