@@ -166,7 +166,7 @@ class StableDiffusion:
         )  # affine in the output, so it may come after the guidance
 
     def _call_unet(self, z_t: Tensor, t: Tensor, text: Tensor) -> Tensor:
-        text = text.to(self.dtype)
+        text = text.to(z_t.device, self.dtype)  # prompts may have been embedded before the prior was moved
         return run_in(self.dtype, lambda z: self.unet(z, t, encoder_hidden_states=text).sample, z_t)
 
     @contextmanager
