@@ -57,15 +57,14 @@ def corners(positions: Tensor, resolution: tuple[int, int, int]) -> tuple[Tensor
         rows (n, 8) int64 into a table of x * y * z rows, and weights (n, 8) that sum to 1.
     """
     x, y, z = resolution
-    scaled = positions * positions.new_tensor([x - 1, y - 1, z - 1])
-    lower = torch.minimum(scaled.floor(), positions.new_tensor([x - 2, y - 2, z - 2]))
-    upper_weight = scaled - lower
-    lower_weight = 1 - upper_weight
-    (i, j, k), (u, v, w), (a, b, c) = lower.long().unbind(1), upper_weight.unbind(1), lower_weight.unbind(1)
+    last = positions.new_tensor([x - 2, y - 2, z - 2])[:, None]  # the lowest node of the last cell
+    scaled = positions.T.contiguous() * (last + 1)
+    lower = torch.minimum(scaled.floor(), last)
+    (i, j, k), (u, v, w), (a, b, c) = lower.long(), scaled - lower, lower + 1 - scaled
     offsets = [0, 1, z, z + 1, y * z, y * z + 1, y * z + z, y * z + z + 1]
     rows = ((i * y + j) * z + k)[:, None] + torch.tensor(offsets, device=positions.device)
-    square = torch.stack([b * c, b * w, v * c, v * w], dim=-1)
-    return rows, torch.cat([square * a[:, None], square * u[:, None]], dim=-1)
+    square = (b * c, b * w, v * c, v * w)
+    return rows, torch.stack([a * s for s in square] + [u * s for s in square], dim=-1)
 
 
 class _WeightedRows(torch.autograd.Function):
@@ -79,10 +78,11 @@ class _WeightedRows(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
-        (rows, weights), grad = ctx.saved_tensors, grads[0]
-        channels = ctx.shape[1]
-        places = rows[:, :, None] * channels + torch.arange(channels, device=rows.device)
-        values = weights[:, :, None] * grad[:, None]
+        (rows, weights), grad, channels = ctx.saved_tensors, grads[0], ctx.shape[1]
+        # Corner by corner and channel by channel, with the points innermost: long loops, and no inner ones of length 3.
+        channel = torch.arange(channels, device=rows.device)[:, None]
+        places = rows.T.contiguous()[:, None] * channels + channel
+        values = weights.T.contiguous()[:, None] * grad.T.contiguous()
         table_grad = grad.new_zeros(ctx.shape)
-        table_grad.view(-1).scatter_add_(0, places.view(-1), values.view(-1))
+        table_grad.view(-1).scatter_add_(0, places.reshape(-1), values.reshape(-1))
         return table_grad, None, None
