@@ -218,15 +218,18 @@ def _count(text: str) -> int:
     return value
 
 
-def main(argv: list[str]) -> None:
-    given = parser().parse_args(argv)
-    given.run(given)
+def run(argv: Sequence[str]) -> int:
+    """Carry out a command line; the exit code."""
+    try:
+        given = parser().parse_args(argv)
+        given.run(given)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    return 0
 
 
 if __name__ == "__main__":
-    try:
-        main(sys.argv[1:])
-    except UserError as error:
-        sys.exit(print(f"error: {error}", file=sys.stderr) or 2)
-    except KeyboardInterrupt:
-        sys.exit(130)
+    sys.exit(run(sys.argv[1:]))
