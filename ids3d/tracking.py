@@ -132,7 +132,7 @@ def _wandb_logger(job: Job, folder: Path, resume: bool) -> WandbLogger:
             group=job.name,
             name=f"{job.name}/{job.tag}",
             id=former[-1].name.rpartition("-")[2] if former else None,
-            resume="allow",
+            resume="allow" if former else None,
             dir=folder,
             config=job.to_mapping(),
             mode="offline" if offline else None,
