@@ -14,6 +14,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.loggers import Logger
+from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from ids3d.errors import Interrupted, UserError
 from ids3d.progress import Progress
@@ -201,6 +202,10 @@ def train(
         enable_progress_bar=False,
         enable_model_summary=False,
     )
-    loader: Any = torch.utils.data.DataLoader(Indices(views), batch_size=None) if validate_every else None
+    loader: Any = torch.utils.data.DataLoader(Indices(views), batch_size=None)
     path = str(continuation.path) if continuation.path.exists() else None
-    trainer.fit(module, Forever(), loader, ckpt_path=path, weights_only=True)
+    try:
+        trainer.fit(module, Forever(), loader, ckpt_path=path, weights_only=True)
+    except SIGTERMException:  # how Lightning ends a training that SIGTERM reached in its last step
+        if trainer.global_step < steps:
+            raise

@@ -1,0 +1,151 @@
+"""One step of editing, against the same step spelled out with one graph from the field to the latent."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from ids3d.cameras import look_at, pinhole
+from ids3d.errors import UserError
+from ids3d.experiment import Experiment
+from models.guidance.common import Guided
+from systems.edit_scene import EditScene, comparison, picture_size
+from systems.loop import GracefulStop
+from systems.run import Run, run
+from tests import tiny_sd
+
+Tiny = Callable[..., Experiment]
+
+
+@dataclass
+class Fixed:
+    """A guidance that returns a given gradient and notes what it was asked."""
+
+    grad: Tensor
+
+    def __call__(self, z_src: Tensor, z_trg: Tensor, *_: Any, progress: float) -> Guided:
+        self.z_src, self.z_trg, self.progress = z_src, z_trg, progress
+        return Guided(self.grad[: len(z_trg)], {})
+
+
+def make(tiny: Tiny, *overrides: str) -> tuple[EditScene, Fixed]:
+    experiment = tiny(*overrides)
+    with GracefulStop() as stop:
+        job = Run(experiment, stop)
+        renderer = job.build_renderer()
+        generator = torch.Generator().manual_seed(5)
+        for parameter in renderer.parameters():
+            parameter.data += torch.randn(parameter.shape, generator=generator)
+        renderer.update_occupancy(0, generator)
+        guidance = Fixed(torch.randn(3, 4, 8, 8, generator=generator))
+        prompts = ("a red cube", "a blue cube")
+        source = copy.deepcopy(renderer)
+        return EditScene(
+            experiment.edit.settings(),
+            renderer,
+            source,
+            job.scene,
+            tiny_sd.prior(),
+            guidance,
+            prompts,
+            seed=0,
+        ), guidance
+
+
+@pytest.mark.parametrize("views", [[4], [1, 6, 3]])
+def test_the_fields_gradient_is_the_whole_graphs(tiny: Tiny, views: list[int]) -> None:
+    system, guidance = make(
+        tiny, "renderer.chunk=100", "renderer.early_stop_eps=0", "renderer.alpha_threshold=0"
+    )
+    figures, signal_sq = system.guide(views, step=2)
+    parameters = list(system.renderer.parameters())
+    got = [p.grad.clone() for p in parameters]
+
+    expected = [torch.zeros_like(p) for p in parameters]
+    prior = tiny_sd.prior()
+    for view, grad in zip(views, guidance.grad, strict=False):  # one by one, with one graph each
+        camera = system.scene.train.cameras[view].resized(16, 16)
+        picture = system.renderer(camera.rays().flatten()).rgb.view(16, 16, 3)
+        loss = (prior.encode(picture.permute(2, 0, 1)[None])[0] * grad).sum() / len(views)
+        for total, part in zip(expected, torch.autograd.grad(loss, parameters), strict=True):
+            total += part
+    for a, b in zip(got, expected, strict=True):
+        assert a.abs().max() > 0
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-5 * float(b.abs().max()))
+    share = guidance.grad[: len(views)] / len(views)
+    assert signal_sq == pytest.approx(float(share.square().sum()), rel=1e-5)
+    assert guidance.progress == 2 / system.cfg.steps
+    assert torch.allclose(guidance.z_src, guidance.z_trg, atol=1e-5)  # nothing is edited yet
+    assert figures["moved"] == pytest.approx(0, abs=1e-5)
+
+
+def test_the_source_is_the_render_or_the_photograph(tiny: Tiny) -> None:
+    (render, _), (photo, _) = make(tiny), make(tiny, "edit.source=photo")
+    prior = tiny_sd.prior()
+    camera = render.scene.train.cameras[2].resized(16, 16)
+    shown = render.renderer.render(camera).rgb.permute(2, 0, 1)[None]
+    torch.testing.assert_close(render.source_latent(2), prior.encode(shown)[0])
+    photograph = render.scene.train.images[2].permute(2, 0, 1)[None]
+    small = torch.nn.functional.interpolate(photograph, (16, 16), mode="bicubic", antialias=True).clamp(0, 1)
+    torch.testing.assert_close(photo.source_latent(2), prior.encode(small)[0])
+    with torch.no_grad():  # made once: later changes of the edited field do not reach it
+        before = render.source_latent(3).clone()
+        for parameter in render.renderer.parameters():
+            parameter += 1
+    assert torch.equal(render.source_latent(3), before)
+
+
+def test_every_view_has_its_turn(tiny: Tiny) -> None:
+    system, _ = make(tiny, "edit.views_per_step=3")
+    n = len(system.scene.train)
+    drawn = [view for step in range(n) for view in system.views_of_step(step)]
+    rounds = [drawn[i : i + n] for i in range(0, len(drawn), n)]
+    assert all(sorted(round_) == list(range(n)) for round_ in rounds)
+    assert rounds[0] != rounds[1]
+    assert system.views_of_step(1) == drawn[3:6]
+
+
+def test_an_edit_of_the_appearance_leaves_the_density(tiny: Tiny) -> None:
+    experiment = tiny("edit.appearance_only=true", "edit.lr=1")
+    run(experiment)
+    last = torch.load(experiment.folder / "checkpoints" / "last.ckpt", weights_only=True)["renderer"]
+    (field,) = (experiment.folder.parents[1] / "reconstructions").glob("*/field.pt")
+    source = torch.load(field, weights_only=True)
+    assert torch.equal(last["geometry.raw_density"], source["geometry.raw_density"])
+    assert not torch.equal(last["geometry.raw_appearance"], source["geometry.raw_appearance"])
+
+
+@pytest.mark.parametrize("optimiser", ["sgd", "scalar-adam", "adam"])
+def test_every_optimiser_edits(tiny: Tiny, optimiser: str) -> None:
+    experiment = tiny(f"edit.optimiser={optimiser}", "edit.lr=0.05", "edit.steps=2")
+    figures = run(experiment)
+    assert figures["edit/psnr_inside"] != figures["source/psnr_inside"]
+
+
+def test_pictures_keep_their_proportions() -> None:
+    prior = tiny_sd.prior()  # 16 pixels, 2 to a latent pixel
+
+    def size(height: int, width: int) -> tuple[int, int]:
+        c2w = look_at(torch.tensor([[0.0, 0, 1]]), torch.zeros(1, 3), torch.tensor([0.0, 1, 0]))
+        return picture_size(pinhole(c2w, height, width, 40.0), prior)
+
+    assert size(192, 192) == (16, 16)
+    assert size(378, 504) == (16, 22)  # 21.3, to whole latent pixels
+    assert size(504, 378) == (22, 16)
+    with pytest.raises(UserError, match="too oblong"):
+        size(10, 100)
+
+
+def test_a_comparison_shows_five_pictures(tiny: Tiny) -> None:
+    system, _ = make(tiny)
+    render = system.renderer.render(system.scene.test.cameras[0])
+    pictures = comparison(render, render)
+    assert list(pictures) == ["source", "edited", "source depth", "edited depth", "difference"]
+    assert all(picture.shape == (24, 24, 3) for picture in pictures.values())
+    assert float(pictures["difference"].max()) == 0
