@@ -118,9 +118,9 @@ def _true_pictures(count: int) -> Tensor:
 
 @torch.no_grad()
 def _vae_psnr(prior: Path, pictures: Tensor, device: str) -> list[float]:
+    _need(prior / "vae" / "config.json", "vae")
     from diffusers import AutoencoderKL  # seconds to import: only who evaluates pays
 
-    _need(prior / "vae" / "config.json", "vae")
     vae = AutoencoderKL.from_pretrained(prior / "vae", torch_dtype=torch.float32).to(device).eval()
     values = []
     for images in track(pictures.split(32), "reconstructing", unit="batch"):
@@ -158,9 +158,9 @@ def prompted_scenes(count: int) -> list[Scene]:
 
 def load_pipeline(prior: Path, device: str) -> StableDiffusionPipeline:
     """The prior as diffusers' own pipeline, in single precision, with DDIM."""
+    _need(prior / "model_index.json", "unet")
     from diffusers import DDIMScheduler, StableDiffusionPipeline
 
-    _need(prior / "model_index.json", "unet")
     pipeline = StableDiffusionPipeline.from_pretrained(
         prior, torch_dtype=torch.float32, local_files_only=True
     )
