@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from ids3d.cameras import Cameras
 from ids3d.errors import UserError
+from ids3d.metrics import psnr
 from ids3d.pictures import colour_depth, depth_range, difference
 from ids3d.registry import register
 from ids3d.scene import Scene
@@ -150,7 +151,7 @@ class EditScene(pl.LightningModule):
             generator_for(self.seed, "guidance", step),
             progress=step / self.cfg.steps,
         )
-        grad = guided.grad / len(views)
+        grad = guided.grad.to(z_trg) / len(views)
         (d_pictures,) = torch.autograd.grad(z_trg, pictures, grad_outputs=grad)
         for camera, d_rgb in zip(cameras, d_pictures.permute(0, 2, 3, 1), strict=True):
             self.renderer.backward(camera, d_rgb)
@@ -163,19 +164,32 @@ class EditScene(pl.LightningModule):
         if view not in self._sources:
             prior, _, source = self._frozen
             if self.cfg.source == "photo":
-                photo = self.scene.train.images[view].to(self.device).permute(2, 0, 1)[None]
-                picture = F.interpolate(photo, self.size, mode="bicubic", antialias=True).clamp(0, 1)
+                picture = self._small(self.scene.train.images[view].to(self.device))
             else:
-                picture = source.render(self._cameras[view]).rgb.permute(2, 0, 1)[None]
-            self._sources[view] = prior.encode(picture)[0].float()
+                picture = source.render(self._cameras[view]).rgb
+            self._sources[view] = prior.encode(picture.permute(2, 0, 1)[None])[0].float()
         return self._sources[view]
 
     def validation_step(self, view: int, batch_idx: int) -> None:
+        """Figures against the truth, where it is known, and a panel, both at the size at which is edited."""
+        camera, truth = self.scene.test.cameras[view].resized(*self.size).to(self.device), self.scene.truth
+        edited = self.renderer.render(camera)
+        if truth is not None:
+            picture, mask = (
+                self._small(t[view]).to(self.device) for t in (truth.images, truth.masks[..., None].float())
+            )
+            touched = mask[..., 0] > 0
+            self.log("edit/psnr_inside", psnr(edited.rgb, picture, touched), batch_size=1)
+            self.log("edit/psnr_outside", psnr(edited.rgb, picture, ~touched), batch_size=1)
         if self.tracking is not None:
-            camera = self.scene.test.cameras[view].resized(*self.size).to(self.device)
-            _, _, source = self._frozen
-            pictures = comparison(source.render(camera), self.renderer.render(camera))
+            pictures = comparison(self._frozen[2].render(camera), edited)
             self.tracking.log_panel(f"edit/{self.scene.test.names[view]}", pictures, self.global_step)
+
+    def _small(self, picture: Tensor) -> Tensor:
+        """A picture (H, W, c) of the scene at the size at which is edited."""
+        channels_first = picture.permute(2, 0, 1)[None].float()
+        small = F.interpolate(channels_first, self.size, mode="bilinear", antialias=True, align_corners=False)
+        return small[0].permute(1, 2, 0).clamp(0, 1)
 
 
 def picture_size(cameras: Cameras, prior: Prior) -> tuple[int, int]:

@@ -30,8 +30,8 @@ class Reconstruct(pl.LightningModule):
 
     @dataclass
     class Config:
-        steps: int = 1500
-        rays_per_step: int = 4096
+        steps: int = 600
+        rays_per_step: int = 2048
         lr_density: float = 0.5  # of the density before its activation
         lr_appearance: float = 0.05
         lr_decay: float = 0.1  # of both rates that is left at the last step; they fall exponentially
@@ -39,9 +39,9 @@ class Reconstruct(pl.LightningModule):
         tv_appearance: float = 1e-2
         # At these shares of the steps the grid is refined, to `finer` times as many voxels, ending with the geometry's
         # own number. Empty: it has that many from the start.
-        refine_at: tuple[float, ...] = ()
+        refine_at: tuple[float, ...] = (0.2, 0.5)
         finer: float = 4.0
-        validate_every: int = 500  # steps; 0 = never
+        validate_every: int = 200  # steps; 0 = never
         log_every: int = 20  # steps
 
         def __post_init__(self) -> None:
