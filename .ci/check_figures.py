@@ -7,6 +7,10 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+# Bars of the main job that are known not to be reached yet, with the reason. They are measured and printed in every run,
+# and do not fail it: what they stand for is not done, and is not said to be. Remove a line when its bar is reached.
+OPEN: dict[str, str] = {}
+
 
 def shortfalls(figures: Mapping[str, float | None]) -> list[str]:
     """What falls short of the main job's bars, a line each; a figure that is missing or undefined falls short too."""
@@ -24,8 +28,11 @@ def shortfalls(figures: Mapping[str, float | None]) -> list[str]:
     for name, value, relation, bar in checks:
         held = value is not None and (value >= bar if relation == "at least" else value <= bar)
         line = f"{name} = {'missing' if value is None else round(value, 3)} ({relation} {bar:g})"
-        print(("ok    " if held else "SHORT ") + line)
-        if not held:
+        if held or name not in OPEN:
+            print(("ok    " if held else "SHORT ") + line)
+        else:
+            print(f"OPEN  {line}: {OPEN[name]}")
+        if not held and (name not in OPEN or value is None):
             wrong.append(line)
     return wrong
 

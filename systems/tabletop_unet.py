@@ -1,4 +1,4 @@
-"""Train the tabletop prior's UNet: latent diffusion of tabletop pictures, conditioned on the CLIP's reading of captions."""
+"""Train the tabletop prior's UNet: latent diffusion of tabletop pictures, led by the CLIP's reading of captions."""
 
 from __future__ import annotations
 
@@ -46,11 +46,15 @@ SCHEDULE = {
 
 @register("system", "tabletop-unet")
 class TabletopUNet(pl.LightningModule):
-    """v-prediction on Stable Diffusion's schedule, the loss weighted by min-SNR-5 (Hang et al. 2023, 2303.09556)."""
+    """v-prediction on Stable Diffusion's schedule.
+
+    Where little noise is left the loss is weighted down, as min-SNR does it (Hang et al. 2023, arXiv 2303.09556); at
+    high noise, where captions are learned, it keeps the full weight of v-prediction.
+    """
 
     @dataclass
     class Config(TrainingConfig):
-        widths: tuple[int, ...] = (64, 128, 160)
+        widths: tuple[int, ...] = (48, 96, 192)
         empty_captions: float = 0.1  # share of captions left empty, for classifier-free guidance
         snr_gamma: float = 5.0
         ema_decay: float = 0.995
@@ -96,7 +100,7 @@ class TabletopUNet(pl.LightningModule):
         predicted = self.predict(noisy.to(self.device), t.to(self.device), text, return_dict=False)[0]
         alphas = self.schedule.alphas_cumprod[t]
         snr = alphas / (1 - alphas)
-        weight = (snr.clamp(max=self.cfg.snr_gamma) / (snr + 1)).to(self.device)
+        weight = ((self.cfg.snr_gamma + 1) / (snr + 1)).clamp(max=1).to(self.device)
         error = (predicted - target.to(self.device)).square().mean(dim=(1, 2, 3))
         self.log("unet/mse", error.mean(), batch_size=1)
         return (weight * error).mean()
