@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ids3d.cameras import Cameras
 from ids3d.tabletop.scene import COLOURS, HEIGHT, ROOM, WALLS, Light, Object, Scene
-from ids3d.tabletop.shapes import hit_object
+from ids3d.tabletop.shapes import ball_about, distance_to, normal_on
 
 AMBIENT = 0.58
 DIRECT = 0.52
@@ -43,71 +43,113 @@ class Picture:
 
 
 def render(scene: Scene, camera: Cameras, *, supersampling: int = 2, room: bool = True) -> Picture:
-    """Render a scene by one camera (a batch of one), with supersampling² rays a pixel; without a room, on black."""
+    """Render a scene by one camera (a batch of one), with supersampling² rays a pixel; without a room, on black.
+
+    Computed in double precision: which side of an edge a ray falls on is then the same on every machine.
+    """
     if len(camera) != 1:
         raise ValueError(f"render takes one camera, not {len(camera)}")
-    height, width = camera.height, camera.width
-    fine = camera.resized(height * supersampling, width * supersampling)
-    o, d = _rays(fine)
+    height, width, s = camera.height, camera.width, supersampling
+    o, d = _rays(camera.resized(height * s, width * s))
     t, ids, normal = trace(scene, o, d, room)
     rgb = shade(scene, o + torch.where(t < math.inf, t, 0.0) * d, ids, normal)
-    rgb = _shrink(rgb.reshape(3, fine.height, fine.width), supersampling).permute(1, 2, 0)
-    fine_ids = ids.reshape(1, fine.height, fine.width)
-    wanted = torch.arange(len(scene.objects)).view(-1, 1, 1) + FIRST_OBJECT
-    coverage = _shrink((fine_ids == wanted).float(), supersampling)
-    opacity = _shrink((fine_ids != NOTHING).float(), supersampling)[0]
-    floor = _shrink((fine_ids == FLOOR).float(), supersampling)[0]
+    shown = [ids == what for what in (FLOOR, *range(FIRST_OBJECT, FIRST_OBJECT + len(scene.objects)))]
+    shares = torch.stack([*rgb.float(), *(share.float() for share in (ids != NOTHING, *shown))])
+    small = _shrink(shares.view(-1, height * s, width * s), s)
     depth, centre_ids, _ = trace(scene, *_rays(camera), room)
-    shape = (height, width)
     return Picture(
-        rgb.clamp(0, 1).contiguous(), depth.view(shape), centre_ids.view(shape), opacity, coverage, floor
+        rgb=small[:3].clamp(0, 1).permute(1, 2, 0).contiguous(),
+        depth=depth.float().view(height, width),
+        ids=centre_ids.view(height, width),
+        opacity=small[3],
+        coverage=small[5:],
+        floor=small[4],
     )
 
 
 def _rays(camera: Cameras) -> tuple[Tensor, Tensor]:
-    rays = camera.rays()
-    return rays.origins.reshape(-1, 3).T.contiguous(), rays.directions.reshape(-1, 3).T.contiguous()
+    """Origin (3, 1) and directions (3, h w) of the rays of one camera, float64: `Cameras.rays` for less work."""
+    c2w = camera.c2w[0].double()
+    x = (torch.arange(camera.width) + 0.5 - camera.cx.double()) / camera.fx.double()
+    y = (torch.arange(camera.height) + 0.5 - camera.cy.double()) / camera.fy.double()
+    right, up, back, eye = (axis.view(3, 1, 1) for axis in c2w.unbind(1))
+    d = (right * x - up * y[:, None] - back).view(3, -1)
+    return eye.view(3, 1), d / (d[0] * d[0] + d[1] * d[1] + d[2] * d[2]).sqrt()
 
 
 def _shrink(x: Tensor, factor: int) -> Tensor:
-    return torch.nn.functional.avg_pool2d(x[None], factor)[0]
+    """Means over squares of factor x factor: (c, h, w) to (c, h / factor, w / factor)."""
+    if factor == 1:
+        return x
+    parts = [x[:, i::factor, j::factor] for i in range(factor) for j in range(factor)]
+    total = parts[0].clone()
+    for part in parts[1:]:
+        total += part
+    return total / len(parts)
 
 
 def trace(scene: Scene, o: Tensor, d: Tensor, room: bool = True) -> tuple[Tensor, Tensor, Tensor]:
-    """What rays (3, n) meet first: distance (n,), id (n,) and normal (3, n)."""
-    t = torch.full_like(d[0], math.inf)
-    ids = torch.full(d[0].shape, NOTHING)
-    normal = torch.zeros_like(d)
+    """What rays meet first: distance (n,), id (n,) and normal (3, n).
+
+    Args:
+        scene: the scene.
+        o: origins (3, n), or (3, 1) for rays from one point.
+        d: unit directions (3, n).
+        room: whether floor, walls and ceiling are there; origins are inside the room then.
+    """
     if room:
         t, ids, normal = _trace_room(o, d)
+    else:
+        t, ids = torch.full_like(d[0], math.inf), torch.full(d[0].shape, NOTHING)
+        normal = torch.zeros_like(d)
     for index, thing in enumerate(scene.objects):
-        t_object, normal_object = hit_object(thing, o, d)
-        nearer = t_object < t
-        t = torch.where(nearer, t_object, t)
-        ids = torch.where(nearer, index + FIRST_OBJECT, ids)
-        normal = torch.where(nearer, normal_object, normal)
+        candidates = _may_hit(thing, o, d).nonzero()[:, 0]
+        distance = distance_to(thing, _pick(o, candidates), _pick(d, candidates))
+        nearer = distance < t[candidates]
+        met = candidates[nearer]
+        t[met], ids[met] = distance[nearer], index + FIRST_OBJECT
+    for index, thing in enumerate(scene.objects):
+        met = (ids == index + FIRST_OBJECT).nonzero()[:, 0]
+        normal.index_copy_(1, met, normal_on(thing, _pick(o, met) + t[met] * _pick(d, met)))
     return t, ids, normal
+
+
+def _pick(v: Tensor, index: Tensor) -> Tensor:
+    """Columns of (3, n); (3, 1) stands for any of them."""
+    return v if v.shape[1] == 1 else v.index_select(1, index)
+
+
+def _may_hit(thing: Object, o: Tensor, d: Tensor) -> Tensor:
+    """Whether rays pass through the ball about an object: (n,) bool."""
+    centre, radius = ball_about(thing)
+    x, y, z = (c - v for c, v in zip(centre, o, strict=True))
+    along = x * d[0] + y * d[1] + z * d[2]
+    return x * x + y * y + z * z - along * along < radius * radius
 
 
 def _trace_room(o: Tensor, d: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """From inside the box-shaped room: the plane through which each ray leaves."""
-    low, high = torch.tensor([[-ROOM], [-ROOM], [0.0]]), torch.tensor([[ROOM], [ROOM], [HEIGHT]])
-    direction = torch.where(d.abs() < 1e-9, torch.full_like(d, 1e-9), d)
-    t, axis = (torch.where(direction > 0, high - o, low - o) / direction).min(dim=0)
-    normal = torch.zeros_like(d).scatter_(0, axis[None], 1.0) * -torch.sign(direction)
-    ids = torch.where((axis == 2) & (d[2] < 0), FLOOR, WALL)
+    t, ids, normal = torch.full_like(d[0], math.inf), torch.full(d[0].shape, WALL), torch.zeros_like(d)
+    nearest = torch.full(d[0].shape, 0)
+    for axis, (low, high) in enumerate(((-ROOM, ROOM), (-ROOM, ROOM), (0.0, HEIGHT))):
+        direction = torch.where(d[axis].abs() < 1e-9, 1e-9, d[axis])
+        distance = (torch.where(direction > 0, high, low) - o[axis]) / direction
+        nearer = distance < t
+        t = torch.where(nearer, distance, t)
+        nearest.masked_fill_(nearer, axis)
+    for axis in range(3):
+        normal[axis] = torch.where(nearest == axis, -d[axis].sign(), 0.0)
+    ids.masked_fill_((nearest == 2) & (d[2] < 0), FLOOR)
     return t, ids, normal
 
 
 def shade(scene: Scene, points: Tensor, ids: Tensor, normal: Tensor) -> Tensor:
     """The colour (3, n) of surface points (3, n): albedo times ambient and direct light with soft shadows."""
-    albedo = torch.zeros_like(points)
-    albedo = torch.where(ids == FLOOR, floor_albedo(scene.floor, points), albedo)
-    albedo = torch.where(ids == WALL, torch.tensor(WALLS[scene.wall]).unsqueeze(1), albedo)
-    for index, thing in enumerate(scene.objects):
-        albedo = torch.where(
-            ids == index + FIRST_OBJECT, torch.tensor(COLOURS[thing.colour]).unsqueeze(1), albedo
-        )
+    nothing = (0.0, 0.0, 0.0)  # also where the floor's pattern comes, one before the wall
+    palette = [WALLS[scene.wall], *(COLOURS[thing.colour] for thing in scene.objects), nothing, nothing]
+    albedo = torch.tensor(palette, dtype=points.dtype).T.index_select(1, (ids - WALL) % len(palette))
+    floor = (ids == FLOOR).nonzero()[:, 0]
+    albedo.index_copy_(1, floor, floor_albedo(scene.floor, points.index_select(1, floor)))
     direct = direct_light(scene, points + 1e-3 * normal, normal)
     # A little light comes from above rather than from all sides, so that faces turned away still differ.
     ambient = AMBIENT * (0.88 + 0.12 * normal[2])
@@ -116,54 +158,67 @@ def shade(scene: Scene, points: Tensor, ids: Tensor, normal: Tensor) -> Tensor:
 
 def direct_light(scene: Scene, points: Tensor, normal: Tensor) -> Tensor:
     """How much of the round light reaches each point (n,), times the cosine at which it falls there."""
-    directions = light_directions(scene.light)
-    centre = torch.stack(directions).mean(0)
-    shadow = torch.zeros(len(directions), points.shape[1], dtype=torch.bool)
-    for thing in scene.objects:
-        near = _may_be_shaded(thing, points, centre / centre.norm()).nonzero()[:, 0]
-        start = points[:, near]
-        for row, direction in zip(shadow, directions, strict=True):
-            hit = hit_object(thing, start, direction.unsqueeze(1).expand_as(start))[0] < math.inf
-            row[near] |= hit
-    facing = (torch.stack(directions) @ normal).clamp(min=0)
-    return torch.where(shadow, 0.0, facing).mean(0)
+    directions = light_directions(scene.light).to(points)
+    centre = directions.mean(0)
+    a, b, c = centre.tolist()
+    light = a * normal[0] + b * normal[1] + c * normal[2]
+    reach = float((directions - centre).norm(dim=1).max())
+    # Where all of the light is before a surface, the mean of the cosines is the cosine of the mean; behind it, 0.
+    exact = light.abs() <= reach
+    shaded = [_may_be_shaded(thing, points, directions) & (light > -reach) for thing in scene.objects]
+    for may_be in shaded:
+        exact |= may_be
+    near = exact.nonzero()[:, 0]
+    start, facing = points.index_select(1, near), (directions @ normal.index_select(1, near)).clamp(min=0)
+    for thing, may_be in zip(scene.objects, shaded, strict=True):
+        mine = may_be[near].nonzero()[:, 0]
+        free = distance_to(thing, start.index_select(1, mine)[:, None], directions.T[:, :, None]) == math.inf
+        facing.index_copy_(1, mine, facing.index_select(1, mine) * free)
+    return light.clamp(min=0).index_copy(0, near, facing.mean(0))
 
 
-def _may_be_shaded(thing: Object, points: Tensor, light: Tensor) -> Tensor:
-    """Whether a point (3, n) could lie in an object's (half-)shadow: a bound by the ball about the object."""
-    radius = 1.5 * thing.size
-    away = torch.tensor([[thing.x], [thing.y], [thing.size]]) - points
-    along = (away * light.unsqueeze(1)).sum(0)
-    squared = (away * away).sum(0)
-    distance = squared.sqrt()
-    across = (squared - along * along).clamp(min=0).sqrt()
-    widening = 1.2 * math.tan(math.radians(LIGHT_RADIUS)) * distance
-    return (across < radius + widening) & (along > -radius)
+def _may_be_shaded(thing: Object, points: Tensor, directions: Tensor) -> Tensor:
+    """Whether points (3, n) could lie in an object's (half-)shadow: a bound by the ball about the object.
+
+    The light's directions (k, 3) lie within some angle of their mean. So if a ray towards any of them passes through
+    the ball, the ray towards the mean passes no farther off than its radius and what that angle makes of the distance.
+    """
+    light = torch.nn.functional.normalize(directions.mean(0), dim=0)
+    widest = float((directions - light).norm(dim=1).max())
+    centre, radius = ball_about(thing)
+    a, b, c = light.tolist()
+    x, y, z = (p - v for p, v in zip(centre, points, strict=True))
+    along = a * x + b * y + c * z
+    squared = x * x + y * y + z * z
+    bound = radius + widest * squared.sqrt()
+    return (squared - along * along < bound * bound) & (along > -radius)
 
 
-def light_directions(light: Light, count: int = 8) -> list[Tensor]:
-    """Unit vectors to `count` points spread over the round light (a sunflower pattern)."""
+def light_directions(light: Light, count: int = 8) -> Tensor:
+    """Unit vectors (count, 3) to points spread over the round light (a sunflower pattern), float64."""
     a, e = math.radians(light.azimuth), math.radians(light.elevation)
-    centre = torch.tensor([math.cos(e) * math.cos(a), math.cos(e) * math.sin(a), math.sin(e)])
-    side = torch.tensor([-math.sin(a), math.cos(a), 0.0])
-    up = torch.linalg.cross(centre, side)
+    axes = torch.tensor(
+        [
+            [math.cos(e) * math.cos(a), math.cos(e) * math.sin(a), math.sin(e)],
+            [-math.sin(a), math.cos(a), 0.0],
+            [-math.sin(e) * math.cos(a), -math.sin(e) * math.sin(a), math.cos(e)],
+        ],
+        dtype=torch.float64,
+    )
     radius = math.tan(math.radians(LIGHT_RADIUS))
-    points = []
-    for i in range(count):
-        r, angle = radius * math.sqrt((i + 0.5) / count), i * 2.3999632
-        point = centre + r * (math.cos(angle) * side + math.sin(angle) * up)
-        points.append(point / point.norm())
-    return points
+    spread = [(radius * math.sqrt((i + 0.5) / count), i * 2.3999632) for i in range(count)]
+    weights = [[1.0, r * math.cos(angle), r * math.sin(angle)] for r, angle in spread]
+    return torch.nn.functional.normalize(torch.tensor(weights, dtype=torch.float64) @ axes, dim=1)
 
 
 def floor_albedo(floor: str, points: Tensor) -> Tensor:
     """The floor's own colour (3, n) at points (3, n); patterns are in world coordinates."""
     x, y = points[0], points[1]
     if floor == "grey":
-        return torch.tensor([0.46, 0.46, 0.48]).unsqueeze(1).expand_as(points)
+        return torch.tensor([[0.46], [0.46], [0.48]], dtype=points.dtype).expand_as(points)
     if floor == "checkered":
         dark = ((x / 0.5).floor() + (y / 0.5).floor()) % 2 == 0
-        return torch.where(dark, 0.16, 0.82).expand_as(points)
+        return torch.where(dark, 0.16, 0.82).to(points.dtype).expand_as(points)
     if floor == "wooden":
         grain = 0.5 + 0.5 * torch.sin(14.0 * y + 1.4 * torch.sin(2.1 * x))
         return _mix((0.40, 0.23, 0.11), (0.62, 0.39, 0.20), grain)
@@ -176,5 +231,5 @@ def floor_albedo(floor: str, points: Tensor) -> Tensor:
 
 
 def _mix(a: tuple[float, float, float], b: tuple[float, float, float], share: Tensor) -> Tensor:
-    low, high = torch.tensor(a).unsqueeze(1), torch.tensor(b).unsqueeze(1)
+    low, high = (torch.tensor(colour, dtype=share.dtype).unsqueeze(1) for colour in (a, b))
     return low + (high - low) * share

@@ -150,8 +150,9 @@ def orbit(
     for azimuth, elevation, distance, target in zip(azimuths, elevations, distances, targets, strict=True):
         a, e = math.radians(azimuth), math.radians(elevation)
         offset = (math.cos(e) * math.cos(a), math.cos(e) * math.sin(a), math.sin(e))
-        eye = torch.tensor([t + distance * o for t, o in zip(target, offset, strict=True)])
-        poses.append(look_at(eye, torch.tensor(target), torch.tensor([0.0, 0.0, 1.0])))
+        eye = [t + distance * o for t, o in zip(target, offset, strict=True)]
+        # In double precision, so that once rounded they are the same on every machine.
+        poses.append(look_at(*torch.tensor([eye, target, (0.0, 0.0, 1.0)], dtype=torch.float64)).float())
     focal = torch.full((len(poses),), 0.5 * size / math.tan(math.radians(FIELD_OF_VIEW) / 2))
     centre = torch.full((len(poses),), size / 2)
     return Cameras(torch.stack(poses), focal, focal, centre, centre, size, size)

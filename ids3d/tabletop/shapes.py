@@ -1,109 +1,162 @@
-"""Where rays meet the shapes of the tabletop world, in closed form.
+"""Where rays meet the shapes of the tabletop world, in closed form, and the shapes' normals.
 
-Each `hit_*` takes rays in the shape's own frame (it stands on z = 0 about the z axis) as origins and directions (3, n)
-and gives the distance to the nearest hit in front (n,), `inf` where there is none, and the outward normal there (3, n).
+In a shape's own frame it stands on z = 0 about the z axis. Each `*_distance` takes rays in that frame, origins and unit
+directions of shapes (3, ...) that broadcast against each other (many rays from one eye, many points towards one light),
+and gives the distance to the nearest hit in front, `inf` where there is none. Each `*_normal` takes points (3, n) on
+the surface and gives the outward normals there (3, n). All in the arguments' own precision.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from ids3d.tabletop.scene import Object
 
-Hit = tuple[Tensor, Tensor]
 EPSILON = 1e-4  # a surface does not shade itself
 INF = float("inf")
 
 
-def hit_sphere(o: Tensor, d: Tensor, size: float) -> Hit:
+def sphere_distance(o: Tensor, d: Tensor, size: float) -> Tensor:
     """A ball of radius `size`, resting on the floor."""
     oz = o[2] - size
     b = o[0] * d[0] + o[1] * d[1] + oz * d[2]
-    c = o[0] * o[0] + o[1] * o[1] + oz * oz - size * size
-    root = (b * b - c).clamp(min=0).sqrt()
-    t = torch.where((b * b > c) & (-b - root > EPSILON), -b - root, INF)
-    safe = torch.where(t < INF, t, 0.0)
-    normal = torch.stack([o[0] + safe * d[0], o[1] + safe * d[1], oz + safe * d[2]]) / size
-    return t, normal
+    squared = b * b - (o[0] * o[0] + o[1] * o[1] + oz * oz - size * size)
+    t = -b - squared.clamp(min=0).sqrt()
+    return torch.where((squared > 0) & (t > EPSILON), t, INF)
 
 
-def hit_cube(o: Tensor, d: Tensor, size: float) -> Hit:
+def sphere_normal(p: Tensor, size: float) -> Tensor:
+    return torch.stack([p[0], p[1], p[2] - size]) / size
+
+
+def cube_distance(o: Tensor, d: Tensor, size: float) -> Tensor:
     """A box with edges of 1.7 · size."""
     half = 0.85 * size
-    centre = torch.tensor([0.0, 0.0, half]).unsqueeze(1)
-    inverse = 1.0 / torch.where(d.abs() < 1e-9, torch.full_like(d, 1e-9), d)
-    a, b = (centre - half - o) * inverse, (centre + half - o) * inverse
-    near, axis = torch.minimum(a, b).max(dim=0)
-    far = torch.maximum(a, b).min(dim=0).values
-    t = torch.where((near < far) & (near > EPSILON), near, INF)
-    normal = torch.zeros_like(d).scatter_(0, axis[None], 1.0) * -torch.sign(d)
-    return t, normal
+    near, far = _slab(o[0], d[0], half)
+    for position, direction in ((o[1], d[1]), (o[2] - half, d[2])):
+        a, b = _slab(position, direction, half)
+        near, far = torch.maximum(near, a), torch.minimum(far, b)
+    return torch.where((near < far) & (near > EPSILON), near, INF)
 
 
-def hit_cylinder(o: Tensor, d: Tensor, size: float) -> Hit:
+def _slab(position: Tensor, direction: Tensor, half: float) -> tuple[Tensor, Tensor]:
+    """Distances at which rays enter and leave what lies within `half` of zero."""
+    inverse = 1.0 / _not_zero(direction)
+    middle, reach = -position * inverse, half * inverse.abs()
+    return middle - reach, middle + reach
+
+
+def cube_normal(p: Tensor, size: float) -> Tensor:
+    half = 0.85 * size
+    centred = torch.stack([p[0], p[1], p[2] - half])
+    axis = centred.abs().argmax(dim=0, keepdim=True)
+    return torch.zeros_like(p).scatter_(0, axis, centred.gather(0, axis).sign())
+
+
+def cylinder_distance(o: Tensor, d: Tensor, size: float) -> Tensor:
     """A cylinder of radius 0.78 · size and height 1.9 · size; its foot, on the floor, is never seen."""
     radius, height = 0.78 * size, 1.9 * size
     a = (d[0] * d[0] + d[1] * d[1]).clamp(min=1e-12)
     b = o[0] * d[0] + o[1] * d[1]
-    c = o[0] * o[0] + o[1] * o[1] - radius * radius
-    root = (b * b - a * c).clamp(min=0).sqrt()
-    side = (-b - root) / a
+    squared = b * b - a * (o[0] * o[0] + o[1] * o[1] - radius * radius)
+    side = (-b - squared.clamp(min=0).sqrt()) / a
     z = o[2] + side * d[2]
-    side = torch.where((b * b > a * c) & (z > 0) & (z < height) & (side > EPSILON), side, INF)
-    top = _disc(o, d, height, radius)
-    t = torch.minimum(side, top)
-    safe = torch.where(side < INF, side, 0.0)
-    round_ = torch.stack([(o[0] + safe * d[0]) / radius, (o[1] + safe * d[1]) / radius, torch.zeros_like(z)])
-    return t, torch.where(top < side, torch.tensor([[0.0], [0.0], [1.0]]), round_)
+    side = torch.where((squared > 0) & (z > 0) & (z < height) & (side > EPSILON), side, INF)
+    return torch.minimum(side, _disc(o, d, height, radius))
 
 
-def hit_cone(o: Tensor, d: Tensor, size: float) -> Hit:
-    """A cone of base radius `size` and height 2 · size, tip up."""
-    height, slope = 2.0 * size, 0.5  # radius lost per unit of height
-    h = height - o[2]
-    a = d[0] * d[0] + d[1] * d[1] - slope * slope * d[2] * d[2]
-    a = torch.where(a.abs() < 1e-9, torch.full_like(a, 1e-9), a)
-    b = o[0] * d[0] + o[1] * d[1] + slope * slope * h * d[2]
-    c = o[0] * o[0] + o[1] * o[1] - slope * slope * h * h
-    root = (b * b - a * c).clamp(min=0).sqrt()
-    t = torch.full_like(a, INF)
-    for candidate in ((-b - root) / a, (-b + root) / a):
-        z = o[2] + candidate * d[2]
-        good = (b * b > a * c) & (z > 0) & (z < height) & (candidate > EPSILON)
-        t = torch.where(good & (candidate < t), candidate, t)
-    safe = torch.where(t < INF, t, 0.0)
-    x, y = o[0] + safe * d[0], o[1] + safe * d[1]
-    length = (x * x + y * y).sqrt().clamp(min=1e-9)
-    scale = 1.0 / math.sqrt(1 + slope * slope)
-    return t, torch.stack([x / length * scale, y / length * scale, torch.full_like(x, slope * scale)])
+def cylinder_normal(p: Tensor, size: float) -> Tensor:
+    radius, height = 0.78 * size, 1.9 * size
+    r = torch.hypot(p[0], p[1])
+    top = (height - p[2]).abs() < (radius - r).abs()
+    zero = torch.zeros_like(r)
+    return torch.stack(
+        [torch.where(top, zero, p[0] / radius), torch.where(top, zero, p[1] / radius), top.to(p)]
+    )
 
 
 def _disc(o: Tensor, d: Tensor, height: float, radius: float) -> Tensor:
     """Distance to a horizontal disc about the z axis."""
-    t = (height - o[2]) / torch.where(d[2].abs() < 1e-9, torch.full_like(d[2], 1e-9), d[2])
+    t = (height - o[2]) / _not_zero(d[2])
     x, y = o[0] + t * d[0], o[1] + t * d[1]
     return torch.where((x * x + y * y < radius * radius) & (t > EPSILON), t, INF)
 
 
-HITS: dict[str, Callable[[Tensor, Tensor, float], Hit]] = {
-    "cube": hit_cube,
-    "sphere": hit_sphere,
-    "cylinder": hit_cylinder,
-    "cone": hit_cone,
+SLOPE = 0.5  # of the cone: radius lost per unit of height
+
+
+def cone_distance(o: Tensor, d: Tensor, size: float) -> Tensor:
+    """A cone of base radius `size` and height 2 · size, tip up; its foot, on the floor, is never seen."""
+    height = 2.0 * size
+    h = height - o[2]
+    a = _not_zero(d[0] * d[0] + d[1] * d[1] - SLOPE * SLOPE * d[2] * d[2])
+    b = o[0] * d[0] + o[1] * d[1] + SLOPE * SLOPE * h * d[2]
+    squared = b * b - a * (o[0] * o[0] + o[1] * o[1] - SLOPE * SLOPE * h * h)
+    root = squared.clamp(min=0).sqrt()
+    first, second = _of_cone(o, d, (-b - root) / a, height), _of_cone(o, d, (-b + root) / a, height)
+    return torch.where(squared > 0, torch.minimum(first, second), INF)
+
+
+def _of_cone(o: Tensor, d: Tensor, t: Tensor, height: float) -> Tensor:
+    """Where the line meets the double cone at t: t, or inf if that is behind, below the floor or above the tip."""
+    z = o[2] + t * d[2]
+    return torch.where((z > 0) & (z < height) & (t > EPSILON), t, INF)
+
+
+def cone_normal(p: Tensor, size: float) -> Tensor:
+    scale = 1.0 / math.sqrt(1 + SLOPE * SLOPE)
+    across = p[:2] * (scale / torch.hypot(p[0], p[1]).clamp(min=1e-9))
+    return torch.cat([across, torch.full_like(p[2:], SLOPE * scale)])
+
+
+def _not_zero(x: Tensor) -> Tensor:
+    return torch.where(x.abs() < 1e-9, 1e-9, x)
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A shape's two functions, and the smallest ball about it: height of its centre and radius, for size 1."""
+
+    distance: Callable[[Tensor, Tensor, float], Tensor]
+    normal: Callable[[Tensor, float], Tensor]
+    middle: float
+    radius: float
+
+
+SHAPE = {
+    "cube": Shape(cube_distance, cube_normal, 0.85, 0.85 * math.sqrt(3)),
+    "sphere": Shape(sphere_distance, sphere_normal, 1.0, 1.0),
+    "cylinder": Shape(cylinder_distance, cylinder_normal, 0.95, math.hypot(0.78, 0.95)),
+    "cone": Shape(cone_distance, cone_normal, 0.75, 1.25),
 }
 
 
-def hit_object(thing: Object, o: Tensor, d: Tensor) -> Hit:
-    """The nearest hit of world rays (3, n) with an object: distances (n,) and world normals (3, n)."""
-    cos, sin = math.cos(math.radians(thing.turn)), math.sin(math.radians(thing.turn))
-    local_o = _turn(o - torch.tensor([[thing.x], [thing.y], [0.0]]), cos, -sin)
-    t, normal = HITS[thing.shape](local_o, _turn(d, cos, -sin), thing.size)
-    return t, _turn(normal, cos, sin)
+def distance_to(thing: Object, o: Tensor, d: Tensor) -> Tensor:
+    """Distance along world rays, origins and unit directions (3, ...), to an object's nearest hit; `inf` for none."""
+    return SHAPE[thing.shape].distance(_place(thing, o), _turn(d, -thing.turn), thing.size)
 
 
-def _turn(v: Tensor, cos: float, sin: float) -> Tensor:
+def normal_on(thing: Object, points: Tensor) -> Tensor:
+    """World normals (3, n) of an object at points (3, n) on it."""
+    return _turn(SHAPE[thing.shape].normal(_place(thing, points), thing.size), thing.turn)
+
+
+def ball_about(thing: Object) -> tuple[tuple[float, float, float], float]:
+    """Centre and radius, world units, of a ball that holds an object, a thousandth larger than it need be."""
+    shape = SHAPE[thing.shape]
+    return (thing.x, thing.y, shape.middle * thing.size), 1.001 * shape.radius * thing.size
+
+
+def _place(thing: Object, points: Tensor) -> Tensor:
+    return _turn(torch.stack([points[0] - thing.x, points[1] - thing.y, points[2]]), -thing.turn)
+
+
+def _turn(v: Tensor, angle: float) -> Tensor:
+    """Vectors (3, ...) turned about z by an angle in degrees."""
+    cos, sin = math.cos(math.radians(angle)), math.sin(math.radians(angle))
     return torch.stack([cos * v[0] - sin * v[1], sin * v[0] + cos * v[1], v[2]])

@@ -38,7 +38,7 @@ from ids3d.tabletop.scene import (
     sample_camera,
     sample_scene,
 )
-from ids3d.tabletop.shapes import hit_object
+from ids3d.tabletop.shapes import distance_to, normal_on
 
 STORED = Path(__file__).parent / "seed-1000010.png"
 
@@ -125,6 +125,32 @@ def test_ids_coverage_and_opacity_agree() -> None:
     assert torch.allclose(alone.rgb[whole], fine.rgb[whole])
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_no_hit_is_culled(seed: int) -> None:
+    """Tracing finds what testing every ray against every object finds, nearest first."""
+    scene = sample_scene(HELD_OUT + 40 + seed, 3)
+    rays = around_cameras(seed, 1, 40).rays()
+    o, d = (v.reshape(-1, 3).T.double() for v in (rays.origins, rays.directions))
+    t, ids, normal = trace(scene, o, d, room=False)
+    each = torch.stack([distance_to(thing, o, d) for thing in scene.objects])
+    nearest, which = each.min(0)
+    assert torch.equal(t, nearest)
+    assert torch.equal(ids, torch.where(nearest.isfinite(), which + FIRST_OBJECT, NOTHING))
+    for index, thing in enumerate(scene.objects):
+        met = ids == FIRST_OBJECT + index
+        assert met.any()
+        assert torch.equal(normal[:, met], normal_on(thing, (o + t * d)[:, met]))
+    assert (normal[:, ids == NOTHING] == 0).all()
+
+
+def test_rays_are_the_cameras() -> None:
+    camera = sample_camera(3, sample_scene(3), 24)
+    o, d = module._rays(camera)
+    rays = camera.rays().flatten()
+    assert torch.allclose(d.T.float(), rays.directions, atol=1e-6)
+    assert torch.equal(o.expand_as(d).T.float(), rays.origins)
+
+
 def test_the_room_is_closed() -> None:
     """From inside, every ray ends on the box; checked with the box's own inequality, not its planes."""
     g = torch.Generator().manual_seed(0)
@@ -157,15 +183,15 @@ def test_no_shadow_is_culled(seed: int) -> None:
     """Testing only points that may be shaded gives the light of testing all."""
     scene = sample_scene(HELD_OUT + 20 + seed, 3)
     camera = sample_camera(seed, scene, 40)
-    o, d = (v.reshape(-1, 3).T for v in (camera.rays().origins, camera.rays().directions))
+    o, d = (v.reshape(-1, 3).T.double() for v in (camera.rays().origins, camera.rays().directions))
     t, _, normal = trace(scene, o, d)
     points = o + t * d + 1e-3 * normal
     shadow = torch.zeros(8, points.shape[1], dtype=torch.bool)
     directions = light_directions(scene.light)
     for row, direction in zip(shadow, directions, strict=True):
         for thing in scene.objects:
-            row |= hit_object(thing, points, direction[:, None].expand_as(points))[0].isfinite()
-    facing = (torch.stack(directions) @ normal).clamp(min=0)
+            row |= distance_to(thing, points, direction[:, None]).isfinite()
+    facing = (directions @ normal).clamp(min=0)
     expected = torch.where(shadow, 0.0, facing).mean(0)
     assert shadow.any()
     assert torch.allclose(direct_light(scene, points, normal), expected, atol=1e-6)
@@ -174,13 +200,13 @@ def test_no_shadow_is_culled(seed: int) -> None:
 def test_light_by_hand() -> None:
     """A floor without shadows has its albedo times ambient and direct light; a point behind the cube has no direct."""
     scene = Scene((Object("cube", "red", 0.4, 0.0, 0.0),), "grey", "sand", Light(0.0, 45.0, 1.0))
-    points = torch.tensor([[1.5, 0.0, 0.0], [-0.5, 0.0, 0.0]]).T
-    up = torch.tensor([0.0, 0.0, 1.0])[:, None].expand(3, 2).contiguous()
+    points = torch.tensor([[1.5, 0.0, 0.0], [-0.5, 0.0, 0.0]], dtype=torch.float64).T
+    up = torch.tensor([[0.0], [0.0], [1.0]], dtype=torch.float64).expand(3, 2)
     sun, shade = module.shade(scene, points, torch.tensor([FLOOR, FLOOR]), up).T
-    grey = torch.tensor([0.46, 0.46, 0.48])
+    grey = torch.tensor([0.46, 0.46, 0.48], dtype=torch.float64)
     assert torch.allclose(shade, grey * module.AMBIENT, atol=1e-6)
-    facing = torch.stack(light_directions(scene.light))[:, 2].mean()
-    assert float(facing) == pytest.approx(0.5**0.5, abs=0.01)
+    facing = float(light_directions(scene.light)[:, 2].mean())
+    assert facing == pytest.approx(0.5**0.5, abs=0.01)
     assert torch.allclose(sun, grey * (module.AMBIENT + module.DIRECT * facing), atol=1e-6)
 
 

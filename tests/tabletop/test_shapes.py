@@ -9,7 +9,7 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from ids3d.tabletop.scene import SHAPES, Object
-from ids3d.tabletop.shapes import hit_object
+from ids3d.tabletop.shapes import ball_about, distance_to, normal_on
 from tests.tabletop.reference import STEPS, first_hit, implicit, normal
 
 FAR = 4.0
@@ -40,7 +40,8 @@ def test_hits_and_normals(
     thing = Object(shape, "red", size, *place, turn)
     origins, directions = rays_at(thing, 200, seed)
     o, d = (torch.from_numpy(v.T.copy()).float() for v in (origins, directions))
-    t, normals = hit_object(thing, o, d)
+    t = distance_to(thing, o, d)
+    normals = normal_on(thing, o + t.where(t.isfinite(), 0.0) * d)
     expected, chord = first_hit(thing, o.T.double().numpy(), d.T.double().numpy(), FAR)
 
     marched, found = np.isfinite(expected), t.isfinite().numpy()
@@ -68,13 +69,34 @@ def test_rays_that_leave_a_surface_are_free(shape: str) -> None:
     thing = Object(shape, "red", 0.3, 0.2, -0.1, 20.0)
     origins, directions = rays_at(thing, 500, 1)
     o, d = (torch.from_numpy(v.T.copy()).float() for v in (origins, directions))
-    t, normals = hit_object(thing, o, d)
-    hit = t.isfinite()
-    points = (o + t * d)[:, hit] + 1e-3 * normals[:, hit]
-    outwards = torch.nn.functional.normalize(
-        normals[:, hit] + 0.9 * torch.randn(3, int(hit.sum()), generator=torch.Generator().manual_seed(0)),
-        dim=0,
-    )
-    leaving = (outwards * normals[:, hit]).sum(0) > 0.05
+    t = distance_to(thing, o, d)
+    surface = (o + t * d)[:, t.isfinite()]
+    normals = normal_on(thing, surface)
+    noise = torch.randn(surface.shape, generator=torch.Generator().manual_seed(0))
+    outwards = torch.nn.functional.normalize(normals + 0.9 * noise, dim=0)
+    leaving = (outwards * normals).sum(0) > 0.05
     assert leaving.sum() > 50
-    assert hit_object(thing, points[:, leaving], outwards[:, leaving])[0].isinf().all()
+    start = surface + 1e-3 * normals
+    assert distance_to(thing, start[:, leaving], outwards[:, leaving]).isinf().all()
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_rays_broadcast(shape: str) -> None:
+    """Many points towards many directions are what each pair alone is."""
+    thing = Object(shape, "red", 0.3, 0.2, -0.1, 20.0)
+    origins, directions = rays_at(thing, 12, 2)
+    o, d = (torch.from_numpy(v.T.copy()) for v in (origins, directions))
+    table = distance_to(thing, o[:, None, :], d[:, :, None])
+    for i in range(12):
+        assert torch.equal(table[i], distance_to(thing, o, d[:, i : i + 1]))
+    assert table.isfinite().any()
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_the_ball_holds_the_shape_and_no_more(shape: str) -> None:
+    thing = Object(shape, "red", 0.3, 0.2, -0.1, 20.0)
+    centre, radius = ball_about(thing)
+    points = np.random.default_rng(0).uniform(-0.7, 0.7, (400_000, 3)) + centre
+    reach = np.linalg.norm(points - centre, axis=-1)[implicit(thing, points) < 0]
+    assert len(reach) > 1000
+    assert 0.9 * radius < reach.max() < radius
