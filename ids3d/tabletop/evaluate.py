@@ -93,6 +93,10 @@ def evaluate(
     plan, report, start = plan or Plan(), Report(), time.monotonic()
     if not prior.is_dir():
         raise UserError(f"no prior at {prior}: there is no such folder (configs/tabletop/ trains one)")
+    if "vae" in parts:
+        _need(prior / "vae" / "config.json", "vae")
+    if "samples" in parts:
+        _need(prior / "model_index.json", "unet")
     clip = load_clip(prior).to(device) if {"clip", "samples"} & set(parts) else None
     truth = _true_pictures(
         max(plan.vae_pictures if "vae" in parts else 0, plan.clip_pictures if "clip" in parts else 0)
@@ -118,7 +122,6 @@ def _true_pictures(count: int) -> Tensor:
 
 @torch.no_grad()
 def _vae_psnr(prior: Path, pictures: Tensor, device: str) -> list[float]:
-    _need(prior / "vae" / "config.json", "vae")
     from diffusers import AutoencoderKL  # seconds to import: only who evaluates pays
 
     vae = AutoencoderKL.from_pretrained(prior / "vae", torch_dtype=torch.float32).to(device).eval()
@@ -158,7 +161,6 @@ def prompted_scenes(count: int) -> list[Scene]:
 
 def load_pipeline(prior: Path, device: str) -> StableDiffusionPipeline:
     """The prior as diffusers' own pipeline, in single precision, with DDIM."""
-    _need(prior / "model_index.json", "unet")
     from diffusers import DDIMScheduler, StableDiffusionPipeline
 
     pipeline = StableDiffusionPipeline.from_pretrained(
