@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ids3d.rendering.boxes import ray_aabb_intersect
+from ids3d.rendering.distortion import distortion
 from ids3d.rendering.march import march
 from ids3d.rendering.occupancy import OccupancyGrid, cubic_resolution
 from ids3d.rendering.samples import Samples, packed
@@ -19,6 +20,7 @@ __all__ = [
     "Samples",
     "accumulate_along_rays",
     "cubic_resolution",
+    "distortion",
     "exclusive_prod",
     "exclusive_sum",
     "inclusive_prod",

@@ -28,13 +28,15 @@ class RayRender:
         rgb: (n, 3) in [0, 1], over the background.
         depth: (n,) expected distance along the ray, world units: Σ w t / Σ w. 0 where the opacity is 0.
         opacity: (n,) in [0, 1], Σ w.
-        samples: how many samples the colours were composited from, all rays together.
+        weights: (n_samples,) what each sample has of its ray's colour.
+        samples: where they lie, all rays' together.
     """
 
     rgb: Tensor
     depth: Tensor
     opacity: Tensor
-    samples: int
+    weights: Tensor
+    samples: Samples
 
 
 @dataclass(frozen=True)
@@ -129,7 +131,7 @@ class OccupancyRenderer(nn.Module):
         )
         depth = depth / opacity.clamp(min=torch.finfo(opacity.dtype).eps)
         rgb = rgb + (1 - opacity) * self.background
-        return RayRender(rgb, depth[:, 0], opacity[:, 0], len(samples))
+        return RayRender(rgb, depth[:, 0], opacity[:, 0], weights, samples)
 
     @torch.no_grad()
     def _visible_samples(self, rays: Rays, generator: torch.Generator | None) -> Samples:
