@@ -7,8 +7,8 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-# Bars of the main job that are known not to be reached yet, with the reason. They are measured and printed in every run,
-# and do not fail it: what they stand for is not done, and is not said to be. Remove a line when its bar is reached.
+# Bars of the main job that are known not to be reached yet, with the reason. They are measured and printed in every
+# run, and do not fail it: what they stand for is not done, and is not said to be. Remove one when its bar is reached.
 EARLY_PRIOR = "the bundled prior is an early one, see ids3d/weights/tabletop/README.md"
 OPEN = {
     "edit/psnr_inside - source/psnr_inside": EARLY_PRIOR,
