@@ -38,8 +38,8 @@ class Reconstruct(pl.LightningModule):
         lr_decay: float = 0.1  # of both rates that is left at the last step; they fall exponentially
         tv_density: float = 1e-3  # weights of the grid's mean squared differences
         tv_appearance: float = 1e-2
-        # Weight of the rays' distortion (Barron et al. 2022), in units of the scene's depth: against haze, which explains
-        # the training views as well as surfaces do, and lets fewer samples be enough.
+        # Weight of the rays' distortion (Barron et al. 2022), in units of the scene's depth: against haze, which
+        # explains the training views as well as surfaces do, and lets fewer samples be enough.
         distortion: float = 1e-2
         # At these shares of the steps the grid is refined, to `finer` times as many voxels, ending with the geometry's
         # own number. Empty: it has that many from the start.

@@ -17,7 +17,9 @@ def rays(counts: list[int], seed: int = 0) -> tuple[torch.Tensor, Samples]:
         starts.append(cuts[0::2])
         ends.append(cuts[1::2])
         indices += [ray] * count
-    samples = packed(torch.cat(starts), torch.cat(ends), torch.tensor(indices, dtype=torch.int64), len(counts))
+    samples = packed(
+        torch.cat(starts), torch.cat(ends), torch.tensor(indices, dtype=torch.int64), len(counts)
+    )
     return torch.rand(len(samples), generator=g, dtype=torch.float64), samples
 
 

@@ -57,7 +57,9 @@ class Knowing:
     """A prior that knows red and blue cubes."""
 
     def unknown_words(self, text: str) -> list[str]:
-        return [word for word in text.split() if word not in ["a", "red", "blue", "cube", "on", "wooden", "floor"]]
+        return [
+            word for word in text.split() if word not in ["a", "red", "blue", "cube", "on", "wooden", "floor"]
+        ]
 
 
 @pytest.mark.parametrize(
