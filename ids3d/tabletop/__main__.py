@@ -169,8 +169,14 @@ def _evaluate(command: argparse.ArgumentParser) -> None:
 
 def run_evaluate(given: argparse.Namespace) -> None:
     """Measure a prior, write the figures and print them."""
+    import diffusers
+    import transformers
+
     from ids3d.tabletop.evaluate import Plan, evaluate
 
+    for library in (diffusers, transformers):
+        library.utils.logging.disable_progress_bar()
+        library.utils.logging.set_verbosity_error()
     plan = Plan(
         prompts=given.prompts, steps=given.steps, guidance_scale=given.guidance_scale, seed=given.seed
     )
@@ -182,7 +188,7 @@ def run_evaluate(given: argparse.Namespace) -> None:
     if given.sheet and report.samples:
         from ids3d.tabletop.sheet import contact_sheet
 
-        _save(given.sheet, contact_sheet(report.samples[:128], columns=16, side=64))
+        _save(given.sheet, contact_sheet(report.samples[:128], columns=16, side=64), "--sheet")
 
 
 def _check_objects(kinds: Sequence[str], objects: int | None) -> None:
@@ -194,12 +200,12 @@ def _check_objects(kinds: Sequence[str], objects: int | None) -> None:
         raise UserError("a scene holds three objects at most: --objects 1 or 2, or another kind of edit")
 
 
-def _save(path: Path, picture: Image) -> None:
+def _save(path: Path, picture: Image, option: str = "--out") -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         picture.save(path)
     except ValueError as error:  # Pillow's complaint about the suffix
-        raise UserError(f"--out {path}: {error}") from error
+        raise UserError(f"{option} {path}: {error}") from error
     print(path)
 
 

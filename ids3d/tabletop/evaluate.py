@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -113,18 +114,20 @@ def evaluate(
 
 def _true_pictures(count: int) -> Tensor:
     """Pictures (count, 3, h, w) in [0, 1] of the first held-out scenes."""
-    made = [
-        torch.from_numpy(picture(HELD_OUT + i, SIZE)[0])
-        for i in track(range(count), "rendering", unit="picture")
-    ]
-    return torch.stack(made).permute(0, 3, 1, 2).float() / 255 if made else torch.empty(0, 3, SIZE, SIZE)
+    if count == 0:
+        return torch.empty(0, 3, SIZE, SIZE)
+    seeds = track(range(HELD_OUT, HELD_OUT + count), "rendering", unit="picture")
+    return (
+        torch.from_numpy(np.stack([picture(seed, SIZE)[0] for seed in seeds])).permute(0, 3, 1, 2).float()
+        / 255
+    )
 
 
 @torch.no_grad()
 def _vae_psnr(prior: Path, pictures: Tensor, device: str) -> list[float]:
     from diffusers import AutoencoderKL  # seconds to import: only who evaluates pays
 
-    vae = AutoencoderKL.from_pretrained(prior / "vae", torch_dtype=torch.float32).to(device).eval()
+    vae = AutoencoderKL.from_pretrained(prior / "vae").to(device, torch.float32).eval()
     values = []
     for images in track(pictures.split(32), "reconstructing", unit="batch"):
         latents = vae.encode(images.to(device) * 2 - 1).latent_dist.mean
@@ -150,7 +153,7 @@ def _judge_samples(report: Report, prior: Path, clip: ClipScore, plan: Plan, dev
         of_these = [r for r, scene in zip(right, scenes, strict=True) if len(scene.objects) == count]
         report.add_share(f"sample_top1_{name}", of_these)
     for image, scene, index, among in zip(pictures, scenes, picked, choices, strict=True):
-        alarm = () if index == 0 else (f"CLIP: {', '.join(in_short(among[index]))}",)
+        alarm = () if index == 0 else ("the CLIP says", *in_short(among[index]))
         report.samples.append(Cell(image.permute(1, 2, 0), in_short(scene), alarm))
 
 
@@ -163,12 +166,10 @@ def load_pipeline(prior: Path, device: str) -> StableDiffusionPipeline:
     """The prior as diffusers' own pipeline, in single precision, with DDIM."""
     from diffusers import DDIMScheduler, StableDiffusionPipeline
 
-    pipeline = StableDiffusionPipeline.from_pretrained(
-        prior, torch_dtype=torch.float32, local_files_only=True
-    )
+    pipeline = StableDiffusionPipeline.from_pretrained(prior, local_files_only=True)
     pipeline.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config)
     pipeline.set_progress_bar_config(disable=True)
-    return pipeline.to(device)
+    return pipeline.to(device, torch.float32)
 
 
 @torch.no_grad()

@@ -29,14 +29,21 @@ class Cell:
 
 
 def contact_sheet(cells: Iterable[Cell], columns: int = 8, side: int = 128) -> Image.Image:
-    """Cells in rows of `columns`, their pictures enlarged to `side` pixels of height where they are smaller."""
+    """Cells in rows of `columns`, as wide as the widest picture or line.
+
+    Pictures of less than `side` pixels are enlarged by the largest whole factor that keeps them within it.
+    """
+    font = ImageFont.load_default(size=10)
     shown = [(cell, _enlarged(cell.picture, side)) for cell in cells]
     columns = min(columns, len(shown))
     text = LINE * max(len(cell.lines) + len(cell.alarm) for cell, _ in shown)
+    longest = max(
+        (font.getlength(line) for cell, _ in shown for line in (*cell.lines, *cell.alarm)), default=0
+    )
     width, height = (max(picture.size[axis] for _, picture in shown) + 4 for axis in (0, 1))
-    height += text
+    width, height = max(width, int(longest) + 5), height + text
     sheet = Image.new("RGB", (columns * width, -(-len(shown) // columns) * height), "white")
-    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(size=10)
+    draw = ImageDraw.Draw(sheet)
     for index, (cell, picture) in enumerate(shown):
         left, top = index % columns * width, index // columns * height
         sheet.paste(picture, (left, top))
