@@ -13,6 +13,7 @@ from transformers import CLIPConfig, CLIPModel, CLIPTextModel
 
 from ids3d.registry import register
 from ids3d.tabletop.captions import key, near_misses, paraphrase, swapped, vocabulary
+from ids3d.tabletop.clip import save_preprocessing
 from ids3d.tabletop.render import FIRST_OBJECT, FLOOR
 from ids3d.tabletop.scene import COLOURS, FLOORS, SHAPES, Dice, Scene, sample_scene
 from ids3d.tabletop.tokenizer import LENGTH, build_tokenizer
@@ -133,6 +134,7 @@ class TabletopCLIP(pl.LightningModule):
         save_half(tower, into / "text_encoder")
         for folder in ("tokenizer", "clip"):
             self.tokenizer.save_pretrained(into / folder)
+        save_preprocessing(into / "clip", self.cfg.size)
 
 
 def save_half(model: nn.Module, folder: Path) -> None:
