@@ -10,11 +10,6 @@ from torch import Tensor
 class Geometry(Protocol):
     """A field of density and colour in a box."""
 
-    @property
-    def coarseness(self) -> float:
-        """How many times longer its details are than they will be in the end: 1 unless it grows finer in between."""
-        ...
-
     def density(self, positions: Tensor) -> Tensor:
         """Density (n,) >= 0, one over world units, at positions (n, 3) in world units; 0 outside the box."""
         ...

@@ -79,11 +79,6 @@ class GridGeometry(nn.Module):
         cells = math.prod(n - 1 for n in self.resolution)
         return float((self.aabb[3:] - self.aabb[:3]).prod() / cells) ** (1 / 3)
 
-    @property
-    def coarseness(self) -> float:
-        """Side of a voxel over that of one of the config's number of voxels (see `resample`)."""
-        return (self.cfg.voxels / math.prod(self.resolution)) ** (1 / 3)
-
     def density_parameters(self) -> list[nn.Parameter]:
         return [self.raw_density]
 

@@ -62,9 +62,7 @@ class OccupancyRenderer(nn.Module):
 
     @dataclass
     class Config:
-        # Steps along the diagonal of the box; near 1.5 a voxel is a good number. Fewer, in proportion, while a geometry
-        # that grows from coarse to fine is still coarse.
-        steps: int = 256
+        steps: int = 256  # steps along the diagonal of the box; near 1.5 a voxel is a good number
         occupancy_cells: int = 262_144  # cells of the occupancy grid, about cubes
         occupancy_every: int = 16  # training steps between two updates of the occupancy grid
         occupancy_warmup: int = 256  # training steps during which an update looks at every cell
@@ -96,14 +94,9 @@ class OccupancyRenderer(nn.Module):
     ) -> None:
         super().__init__()
         self.cfg, self.geometry, self.near, self.far = cfg, geometry, near, far
-        self._diagonal = float(torch.linalg.vector_norm(aabb[3:] - aabb[:3]))
+        self.step_size = float(torch.linalg.vector_norm(aabb[3:] - aabb[:3])) / cfg.steps
         self.occupancy = OccupancyGrid(aabb.float(), cubic_resolution(aabb, cfg.occupancy_cells))
         self.register_buffer("background", torch.tensor(background, dtype=torch.float32))
-
-    @property
-    def step_size(self) -> float:
-        """World units."""
-        return self._diagonal / self.cfg.steps * self.geometry.coarseness
 
     def update_occupancy(self, step: int, generator: torch.Generator) -> None:
         """To be called at every training step, from 0 on; acts at every `occupancy_every`-th."""

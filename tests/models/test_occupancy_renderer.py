@@ -22,7 +22,7 @@ class Fog(nn.Module):
 
     def __init__(self, density: float, radius: float) -> None:
         super().__init__()
-        self.value, self.radius, self.coarseness = density, radius, 1.0
+        self.value, self.radius = density, radius
 
     def density(self, positions: Tensor) -> Tensor:
         return self.value * (positions.norm(dim=-1) < self.radius).to(positions)
@@ -181,19 +181,6 @@ def test_an_untouched_field_stays_occupied() -> None:
     renderer.update_occupancy(0, torch.Generator())
     assert renderer.occupancy.binaries.all()
     assert geometry.density(torch.zeros(1, 3)).item() * renderer.step_size > renderer.cfg.occupancy_threshold
-
-
-def test_a_coarse_grid_gets_long_steps() -> None:
-    """The number of steps per voxel stays."""
-    renderer = random_scene()
-    geometry = renderer.geometry
-    assert isinstance(geometry, GridGeometry)
-    diagonal = (BOX[3:] - BOX[:3]).norm().item()
-    assert renderer.step_size == pytest.approx(diagonal / 40, rel=0.02)
-    fine = renderer.step_size / geometry.voxel_size
-    geometry.resample(80)
-    assert renderer.step_size > 1.8 * diagonal / 40
-    assert renderer.step_size / geometry.voxel_size == pytest.approx(fine, rel=0.2)
 
 
 def test_a_checkpoint_carries_the_occupancy() -> None:
