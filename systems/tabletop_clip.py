@@ -9,13 +9,14 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import CLIPConfig, CLIPModel, CLIPTextModel
+from transformers import CLIPConfig, CLIPModel, CLIPTextModel, CLIPTokenizer
 
+from ids3d.errors import UserError
 from ids3d.registry import register
 from ids3d.tabletop.captions import key, near_misses, paraphrase, swapped, vocabulary
 from ids3d.tabletop.clip import save_preprocessing
-from ids3d.tabletop.render import FIRST_OBJECT, FLOOR
-from ids3d.tabletop.scene import COLOURS, FLOORS, SHAPES, Dice, Scene, sample_scene
+from ids3d.tabletop.patches import CLASSES, patch_labels
+from ids3d.tabletop.scene import Dice, Scene, sample_scene
 from ids3d.tabletop.tokenizer import LENGTH, build_tokenizer
 from systems.training import (
     Show,
@@ -28,8 +29,6 @@ from systems.training import (
 )
 
 PATCH = 8
-WALL_CLASS = len(FLOORS)
-CLASSES = len(FLOORS) + 1 + len(SHAPES) * len(COLOURS)
 
 
 @register("system", "tabletop-clip")
@@ -47,14 +46,14 @@ class TabletopCLIP(pl.LightningModule):
         text_layers: int = 3
         negatives: int = 3  # wrong captions for each picture, beside the batch's others
         patch_weight: float = 1.0  # of the loss on naming the patches
+        start: str | None = None  # a CLIP's folder whose weights to begin with, such as ids3d/weights/tabletop/clip
+        judge_only: bool = False  # leave the prior's text encoder as it is: a UNet has been trained on it already
 
     def __init__(self, cfg: Config, seed: int, show: Show) -> None:
         super().__init__()
         self.cfg, self.seed = cfg, seed  # nothing to show: a CLIP makes no pictures
         self.tokenizer = build_tokenizer(vocabulary())
-        self.clip = CLIPModel(
-            clip_config(cfg, len(self.tokenizer), self.tokenizer.bos_token_id, self.tokenizer.eos_token_id)
-        )
+        self.clip = start_clip(cfg, self.tokenizer)
         self.name_patches = nn.Linear(cfg.width, CLASSES)
         data = training_pictures(cfg)
         self.rgb, self.ids = data.rgb, data.ids
@@ -75,7 +74,7 @@ class TabletopCLIP(pl.LightningModule):
         text = self.embed_text([paraphrase(scene, dice) for scene in (*scenes, *wrong)])
         pooled, patches = self.embed_images(images.to(self.device))
         contrast = self._contrast(pooled, text, scenes)
-        labels = torch.stack([patch_labels(i, s) for i, s in zip(ids, scenes, strict=True)]).to(self.device)
+        labels = torch.stack([patch_labels(i, s, PATCH) for i, s in zip(ids, scenes, strict=True)]).to(self.device)
         naming = functional.cross_entropy(self.name_patches(patches).flatten(0, 1), labels.flatten())
         self.log_dict({"clip/contrast": contrast, "clip/naming": naming}, batch_size=1)
         return contrast + self.cfg.patch_weight * naming
@@ -88,9 +87,7 @@ class TabletopCLIP(pl.LightningModule):
 
     def embed_text(self, texts: list[str]) -> Tensor:
         """Unit embeddings (n, d) of captions."""
-        tokens = self.tokenizer(texts, padding="max_length", max_length=LENGTH, return_tensors="pt").to(
-            self.device
-        )
+        tokens = self.tokenizer(texts, padding=True, return_tensors="pt").to(self.device)
         read = self.clip.text_model(input_ids=tokens.input_ids)
         return functional.normalize(self.clip.text_projection(read.pooler_output), dim=-1)
 
@@ -129,12 +126,14 @@ class TabletopCLIP(pl.LightningModule):
         """Write the CLIP in half precision and its text tower and tokenizer as Stable Diffusion's folders hold them."""
         into = Path(self.cfg.into)
         save_half(self.clip, into / "clip")
+        self.tokenizer.save_pretrained(into / "clip")
+        save_preprocessing(into / "clip", self.cfg.size)
+        if self.cfg.judge_only:
+            return
         tower = CLIPTextModel(self.clip.config.text_config)
         tower.load_state_dict(self.clip.text_model.state_dict())
         save_half(tower, into / "text_encoder")
-        for folder in ("tokenizer", "clip"):
-            self.tokenizer.save_pretrained(into / folder)
-        save_preprocessing(into / "clip", self.cfg.size)
+        self.tokenizer.save_pretrained(into / "tokenizer")
 
 
 def save_half(model: nn.Module, folder: Path) -> None:
@@ -146,6 +145,18 @@ def save_half(model: nn.Module, folder: Path) -> None:
     config = AutoConfig.from_pretrained(folder)
     config.dtype = torch.float32
     config.save_pretrained(folder)
+
+
+def start_clip(cfg: TabletopCLIP.Config, tokenizer: CLIPTokenizer) -> CLIPModel:
+    """A new CLIP, with the weights that training starts from. Raises UserError if they are missing or do not fit."""
+    sizes = clip_config(cfg, len(tokenizer), tokenizer.bos_token_id, tokenizer.eos_token_id)
+    clip = CLIPModel(sizes)
+    if cfg.start is not None:
+        try:
+            clip.load_state_dict(CLIPModel.from_pretrained(cfg.start, dtype=torch.float32).state_dict())
+        except (OSError, RuntimeError) as error:
+            raise UserError(f"train.start: no CLIP of these sizes in {cfg.start}") from error
+    return clip
 
 
 def clip_config(cfg: TabletopCLIP.Config, tokens: int, start: int, end: int) -> CLIPConfig:
@@ -163,25 +174,14 @@ def clip_config(cfg: TabletopCLIP.Config, tokens: int, start: int, end: int) -> 
 
 
 def _negatives(scene: Scene, count: int, dice: Dice) -> list[Scene]:
-    """Scenes whose captions are wrong for this one in one point; half of the time the first has its colours swapped."""
+    """Scenes whose captions are wrong for this one in one point: every other one in a shape, which is learned last.
+
+    Where there are two objects, the first has their colours swapped.
+    """
     wrong = [s for s in near_misses(scene) if key(s) != key(scene)]
-    drawn = [dice.choice(wrong) for _ in range(count)]
+    shapes = [s for s in wrong if [o.shape for o in s.objects] != [o.shape for o in scene.objects]]
+    drawn = [dice.choice(shapes if i % 2 else wrong) for i in range(count)]
     swap = swapped(scene)
     if swap is not None:
         drawn[0] = swap
     return drawn
-
-
-def patch_labels(ids: Tensor, scene: Scene) -> Tensor:
-    """What each patch shows (patches,), from ids (h, w): an object that fills a quarter of it, else floor or wall."""
-    patches = ids.long().unfold(0, PATCH, PATCH).unfold(1, PATCH, PATCH).flatten(2).flatten(0, 1)
-    counts = functional.one_hot(patches, FIRST_OBJECT + 3).sum(1)
-    colours = list(COLOURS)
-    named = [
-        WALL_CLASS + 1 + SHAPES.index(thing.shape) * len(colours) + colours.index(thing.colour)
-        for thing in scene.objects
-    ]
-    lookup = torch.tensor([FLOORS.index(scene.floor), WALL_CLASS, *named, *[0] * (3 - len(named))])
-    objects, most = counts[:, FIRST_OBJECT:].max(1)
-    ground = torch.where(counts[:, FLOOR] * 2 >= PATCH * PATCH, FLOOR, 1)
-    return lookup[torch.where(objects * 4 >= PATCH * PATCH, most + FIRST_OBJECT, ground)]
