@@ -79,8 +79,9 @@ class Reconstruct(pl.LightningModule):
         return torch.optim.Adam(groups, lr=self.cfg.lr_density, betas=(0.9, 0.99), eps=1e-15, fused=True)
 
     def _parameter_groups(self) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
-        geometry = self.renderer.geometry
-        return geometry.density_parameters(), geometry.appearance_parameters()
+        geometry, environment = self.renderer.geometry, self.renderer.environment
+        beyond = [] if environment is None else list(environment.parameters())
+        return geometry.density_parameters(), [*geometry.appearance_parameters(), *beyond]
 
     def _voxels_at(self, step: int) -> int:
         """The grid's size at a step."""

@@ -29,14 +29,16 @@ from systems.training import (
 )
 
 PATCH = 8
+EMBEDDING_SCALE = 10.0  # of unit embeddings, before they are read by a linear layer
 
 
 @register("system", "tabletop-clip")
 class TabletopCLIP(pl.LightningModule):
     """Contrastive training, each picture against the batch's captions and against captions wrong in one point.
 
-    Since the world knows what is where, the image tower also learns to name what each of its patches shows. That
-    head is thrown away; it makes the tower learn shapes in minutes instead of hours.
+    Since the world knows what is where, the image tower also learns to name what each of its patches shows, and its
+    embedding all that the picture shows. Those heads are thrown away; they make the tower learn shapes in minutes
+    instead of hours.
     """
 
     @dataclass
@@ -46,8 +48,13 @@ class TabletopCLIP(pl.LightningModule):
         text_layers: int = 3
         negatives: int = 3  # wrong captions for each picture, beside the batch's others
         patch_weight: float = 1.0  # of the loss on naming the patches
-        start: str | None = None  # a CLIP's folder whose weights to begin with, such as ids3d/weights/tabletop/clip
-        judge_only: bool = False  # leave the prior's text encoder as it is: a UNet has been trained on it already
+        whole_weight: float = 0.3  # of the loss on naming all that the picture shows
+        start: str | None = (
+            None  # a CLIP's folder whose weights to begin with, such as ids3d/weights/tabletop/clip
+        )
+        judge_only: bool = (
+            False  # leave the prior's text encoder as it is: a UNet has been trained on it already
+        )
 
     def __init__(self, cfg: Config, seed: int, show: Show) -> None:
         super().__init__()
@@ -55,6 +62,7 @@ class TabletopCLIP(pl.LightningModule):
         self.tokenizer = build_tokenizer(vocabulary())
         self.clip = start_clip(cfg, self.tokenizer)
         self.name_patches = nn.Linear(cfg.width, CLASSES)
+        self.name_whole = nn.Linear(cfg.width, CLASSES)
         data = training_pictures(cfg)
         self.rgb, self.ids = data.rgb, data.ids
         self.scenes = [sample_scene(seed) for seed in data.seeds]
@@ -74,10 +82,17 @@ class TabletopCLIP(pl.LightningModule):
         text = self.embed_text([paraphrase(scene, dice) for scene in (*scenes, *wrong)])
         pooled, patches = self.embed_images(images.to(self.device))
         contrast = self._contrast(pooled, text, scenes)
-        labels = torch.stack([patch_labels(i, s, PATCH) for i, s in zip(ids, scenes, strict=True)]).to(self.device)
+        labels = torch.stack([patch_labels(i, s, PATCH) for i, s in zip(ids, scenes, strict=True)]).to(
+            self.device
+        )
         naming = functional.cross_entropy(self.name_patches(patches).flatten(0, 1), labels.flatten())
-        self.log_dict({"clip/contrast": contrast, "clip/naming": naming}, batch_size=1)
-        return contrast + self.cfg.patch_weight * naming
+        shown = functional.one_hot(labels, CLASSES).amax(1).float()
+        whole = functional.binary_cross_entropy_with_logits(
+            EMBEDDING_SCALE * self.name_whole(pooled), shown, reduction="none"
+        )
+        whole = whole.sum(1).mean()
+        self.log_dict({"clip/contrast": contrast, "clip/naming": naming, "clip/whole": whole}, batch_size=1)
+        return contrast + self.cfg.patch_weight * naming + self.cfg.whole_weight * whole
 
     def embed_images(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Unit embeddings (n, d) of pictures in [-1, 1], and the patches' features (n, patches, width)."""

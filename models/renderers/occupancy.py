@@ -18,6 +18,7 @@ from ids3d.rendering import (
     weights_from_density,
 )
 from models.geometry.geometry import Geometry
+from models.renderers.environment import Environment
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ class OccupancyRenderer(nn.Module):
         geometry: the field; held as a submodule if it is a module.
         aabb: (6,) the scene's box, world units.
         near, far: distances along the rays between which there is something to see.
-        background: colour in [0, 1] behind everything.
+        background: colour in [0, 1] behind everything, unless the config asks for an environment.
     """
 
     @dataclass
@@ -72,12 +73,17 @@ class OccupancyRenderer(nn.Module):
         # second. 0 switches either off.
         early_stop_eps: float = 1e-4
         alpha_threshold: float = 1e-4
+        # Height in pixels of a panorama that is learned in place of the background: for an object photographed from all
+        # around in a room that its box does not hold. 0: the background is one colour, as the data says.
+        environment: int = 0
         chunk: int = 8192  # rays at a time when rendering whole views: memory and speed, not the result
 
         def __post_init__(self) -> None:
             for name in ("steps", "occupancy_cells", "occupancy_every", "chunk"):
                 if getattr(self, name) < 1:
                     raise ValueError(f"{name}={getattr(self, name)}: at least 1")
+            if self.environment < 0:
+                raise ValueError(f"environment={self.environment}: a height in pixels, or 0 for none")
             if not 0 <= self.occupancy_decay <= 1:
                 raise ValueError(f"occupancy_decay={self.occupancy_decay}: between 0 and 1")
 
@@ -97,6 +103,7 @@ class OccupancyRenderer(nn.Module):
         self.step_size = float(torch.linalg.vector_norm(aabb[3:] - aabb[:3])) / cfg.steps
         self.occupancy = OccupancyGrid(aabb.float(), cubic_resolution(aabb, cfg.occupancy_cells))
         self.register_buffer("background", torch.tensor(background, dtype=torch.float32))
+        self.environment = Environment(cfg.environment) if cfg.environment else None
 
     def update_occupancy(self, step: int, generator: torch.Generator) -> None:
         """To be called at every training step, from 0 on; acts at every `occupancy_every`-th."""
@@ -130,7 +137,8 @@ class OccupancyRenderer(nn.Module):
             [3, 1, 1], -1
         )
         depth = depth / opacity.clamp(min=torch.finfo(opacity.dtype).eps)
-        rgb = rgb + (1 - opacity) * self.background
+        beyond = self.background if self.environment is None else self.environment(rays.directions)
+        rgb = rgb + (1 - opacity) * beyond
         return RayRender(rgb, depth[:, 0], opacity[:, 0], weights, samples)
 
     @torch.no_grad()
