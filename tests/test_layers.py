@@ -1,4 +1,7 @@
-"""Imports point one way: systems -> models -> ids3d <- data; what is heavy or belongs to experiments stays on top."""
+"""Imports point one way: systems -> models -> ids3d <- data; what is heavy or belongs to experiments stays on top.
+
+ids3d/bench is on top of everything, beside launch.py; it lies in ids3d for the sake of `python -m ids3d.bench`.
+"""
 
 from __future__ import annotations
 
@@ -56,7 +59,7 @@ def imports(file: Path) -> Imports:
 
 
 def files(package: str) -> list[Path]:
-    return sorted((ROOT / package).rglob("*.py"))
+    return sorted(f for f in (ROOT / package).rglob("*.py") if ROOT / "ids3d" / "bench" not in f.parents)
 
 
 @pytest.mark.parametrize("package", MAY_IMPORT)
@@ -71,6 +74,12 @@ def test_dependencies_point_one_way(package: str) -> None:
 def test_no_lightning_below_the_systems(package: str) -> None:
     for file in files(package):
         assert not imports(file).eager & {"pytorch_lightning", "lightning"}, file.relative_to(ROOT)
+
+
+def test_nothing_stands_on_the_bench() -> None:
+    for package in MAY_IMPORT:
+        for file in files(package):
+            assert "ids3d.bench" not in file.read_text(encoding="utf-8"), file.relative_to(ROOT)
 
 
 def test_the_walk_sees_what_it_should() -> None:

@@ -19,8 +19,8 @@ from ids3d.pictures import save_picture
 class Store:
     """Results under a folder, whole or not there: `<folder>/<study>/<key>.json`, and their pictures beside them.
 
-    A study that was killed finds what it had finished and does the rest. Since a unit's key is a digest of its settings,
-    what was made with other settings is not taken for it.
+    A study that was killed finds what it had finished and does the rest. A unit is named by a digest of its settings,
+    so that what was made with others is not taken for it.
     """
 
     def __init__(self, folder: Path) -> None:
