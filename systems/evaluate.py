@@ -11,7 +11,15 @@ from torch import Tensor
 
 import ids3d
 from ids3d.metrics import ClipScore, mean_of_finite, psnr
-from ids3d.pictures import film_path, panel, save_picture, save_video
+from ids3d.pictures import (
+    colour_depth,
+    depth_range,
+    difference,
+    film_path,
+    panel,
+    save_picture,
+    save_video,
+)
 from ids3d.progress import track
 from ids3d.registry import register
 from ids3d.scene import Scene
@@ -20,6 +28,30 @@ from models.renderers.occupancy import OccupancyRenderer, Render
 from systems.edit_scene import comparison
 
 TABLETOP_CLIP = Path(ids3d.__file__).parent / "weights" / "tabletop" / "clip"
+
+
+def show_reconstruction(
+    scene: Scene, renderer: OccupancyRenderer, folder: Path, check: Callable[[], None]
+) -> None:
+    """Writes each held-out view to renders/: the photograph, the render, its depth and the difference, and a panel."""
+    device = renderer.background.device
+    for i in track(range(len(scene.test)), "renders"):
+        check()
+        render, photograph = renderer.render(scene.test.cameras[i].to(device)), scene.test.images[i].to(device)
+        pictures = {
+            "photograph": photograph,
+            "render": render.rgb,
+            "depth": colour_depth(render.depth, *depth_range([render.depth])),
+            "difference": difference(render.rgb, photograph),
+        }
+        write_pictures(folder / "renders", scene.test.names[i], pictures)
+
+
+def write_pictures(renders: Path, name: str, pictures: dict[str, Tensor]) -> None:
+    """Writes a view's pictures, and all of them side by side, as PNGs called after the view."""
+    for kind, picture in pictures.items():
+        save_picture(renders / f"{name}_{kind.replace(' ', '_')}.png", picture)
+    save_picture(renders / f"{name}_panel.png", panel(pictures))
 
 
 @register("system", "evaluate")
@@ -101,11 +133,8 @@ class Evaluate:
         return figures
 
     def _write(self, name: str, before: Render, after: Render, step: int) -> None:
-        renders = self.folder / "renders"
         pictures = comparison(before, after)
-        for kind, picture in pictures.items():
-            save_picture(renders / f"{name}_{kind.replace(' ', '_')}.png", picture)
-        save_picture(renders / f"{name}_panel.png", panel(pictures))
+        write_pictures(self.folder / "renders", name, pictures)
         if self.tracking is not None:
             self.tracking.log_panel(f"evaluate/{name}", pictures, step)
 

@@ -29,6 +29,7 @@ from ids3d.scene import Scene
 from ids3d.tracking import Tracking
 from models.priors.prior import Prior
 from models.renderers.occupancy import OccupancyRenderer
+from systems.evaluate import show_reconstruction
 from systems.loop import Continuation, GracefulStop, train
 
 log = logging.getLogger(__name__)
@@ -217,6 +218,7 @@ def phases(job: Run, prior: Prior | None, tracking: Tracking, test: bool) -> Fig
     source, figures = job.reconstruct(tracking)
     job.check()
     if experiment.stage == "reconstruct":
+        show_reconstruction(job.scene, source, job.folder, job.check)
         return figures
     if prior is None:
         edited = copy.deepcopy(source)

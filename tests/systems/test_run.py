@@ -133,6 +133,16 @@ def test_stage_reconstruct_stops_there(tiny: Tiny) -> None:
         "memory/peak_gb",
     }
     assert not (experiment.folder / "checkpoints").exists()
+    renders = experiment.folder / "renders"
+    views = {path.stem.partition("_")[0] for path in renders.iterdir()}
+    assert len(views) == 2
+    for view in views:
+        photograph, render = (
+            torch.from_numpy(iio.imread(renders / f"{view}_{kind}.png") / 255.0)
+            for kind in ("photograph", "render")
+        )
+        assert (renders / f"{view}_depth.png").exists() and (renders / f"{view}_panel.png").exists()
+        assert psnr(render, photograph) == pytest.approx(figures["reconstruction/psnr"], abs=3.0)
 
 
 def stop_in(monkeypatch: pytest.MonkeyPatch, owner: Any, method: str, call: int, number: int) -> None:
