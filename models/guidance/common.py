@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import torch
 from torch import Tensor
 
 from ids3d.schedule import DiffusionSchedule
 from models.priors.prior import Prior, Prompt
+
+Generators: TypeAlias = torch.Generator | Sequence[torch.Generator]
+"""Where a method draws from: one generator for all latents of a batch in turn, or one for each, so that what a latent
+gets does not depend on what else is in its batch."""
+
+
+def one_for_each(generators: Generators, batch: int) -> Sequence[torch.Generator]:
+    """The generator of each of `batch` latents. Raises ValueError where there are not as many."""
+    if isinstance(generators, torch.Generator):
+        return [generators] * batch
+    if len(generators) != batch:
+        raise ValueError(f"{len(generators)} generators for {batch} latents: expected one, or one for each")
+    return generators
 
 
 @dataclass
@@ -62,14 +76,14 @@ def draw(
     cfg: GuidanceConfig,
     schedule: DiffusionSchedule,
     like: Tensor,
-    generator: torch.Generator,
+    generator: Generators,
     progress: float = 0.0,
     noises: int = 1,
     first: int = 0,
 ) -> tuple[Tensor, ...]:
     """A timestep and `noises` noises for each latent of `like` (b, c, h, w).
 
-    Drawn one latent after the other, in float32 on the generator's own device: a batch gets the numbers that its
+    Drawn one latent after the other, in float32 on its generator's own device: a batch gets the numbers that its
     latents would get one by one, and a GPU those of a CPU. `first` is the least timestep allowed.
 
     Returns: t (b,) int64, uniform over the range of `cfg`, and each noise, shaped and typed as `like`.
@@ -77,9 +91,9 @@ def draw(
     low, high = timestep_limits(cfg, schedule.num_timesteps, progress)
     low, high = max(low, first), max(high, first)
     t, eps = [], []
-    for _ in range(len(like)):
-        t.append(torch.randint(low, high + 1, (1,), generator=generator, device=generator.device))
-        eps.append(torch.randn((noises, *like.shape[1:]), generator=generator, device=generator.device))
+    for g in one_for_each(generator, len(like)):
+        t.append(torch.randint(low, high + 1, (1,), generator=g, device=g.device))
+        eps.append(torch.randn((noises, *like.shape[1:]), generator=g, device=g.device))
     return torch.cat(t).to(like.device), *torch.stack(eps, dim=1).to(like).unbind(0)
 
 

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from models.guidance.common import GuidanceConfig, predict_pair
+from models.guidance.common import Generators, GuidanceConfig, one_for_each, predict_pair
 from models.priors.prior import Prior, Prompt
 
 TEMPERATURE = 0.07
@@ -42,7 +42,7 @@ def predict_pair_with_cut(
     t: Tensor,
     source: Prompt,
     target: Prompt,
-    generator: torch.Generator,
+    generator: Generators,
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """Both noise predictions, as `predict_pair` gives them, and the gradient (b, c, h, w) of the CUT loss.
 
@@ -78,7 +78,7 @@ def cut_loss(
     target: Sequence[Tensor],
     size: tuple[int, int],
     patches: int,
-    generator: torch.Generator,
+    generator: Generators,
 ) -> Tensor:
     """The PatchNCE loss of each of b pictures, (b,), summed over layers and patch sizes.
 
@@ -118,13 +118,13 @@ def _patches(features: Tensor, height: int, width: int, patch_size: int) -> Tens
     return F.normalize(F.avg_pool2d(maps, patch_size).flatten(2).transpose(1, 2), dim=2)
 
 
-def _patch_nce(source: Tensor, target: Tensor, patches: int, generator: torch.Generator) -> Tensor:
+def _patch_nce(source: Tensor, target: Tensor, patches: int, generator: Generators) -> Tensor:
     """Cross entropy (b,) of telling, for each source patch, the target patch at the same place from all the others."""
     b, n, channels = source.shape
     if n > patches:
         # a draw for each picture, so that none depends on the others
         ids = torch.stack(
-            [torch.randperm(n, generator=generator, device=generator.device)[:patches] for _ in range(b)]
+            [torch.randperm(n, generator=g, device=g.device)[:patches] for g in one_for_each(generator, b)]
         )
         ids = ids.to(source.device)[..., None].expand(-1, -1, channels)
         source, target, n = source.gather(1, ids), target.gather(1, ids), patches

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from ids3d.registry import register
-from models.guidance.common import GuidanceConfig, Guided, draw, guided, predict_pair
+from models.guidance.common import Generators, GuidanceConfig, Guided, draw, guided, predict_pair
 from models.priors.prior import Prior, Prompt
 
 
@@ -29,14 +28,14 @@ class DDS:
         z_trg: Tensor,
         source: Prompt,
         target: Prompt,
-        generator: torch.Generator,
+        generator: Generators,
         progress: float = 0.0,
     ) -> Guided:
         """The gradient for the latents `z_trg`, beside their sources `z_src` (b, c, h, w).
 
         Args:
             source, target: b prompts each, or one for all.
-            generator: where timesteps and noises are drawn from.
+            generator: where timesteps and noises are drawn from; one, or one for each latent.
             progress: how much of the run is done, in [0, 1].
         """
         cfg, prior, schedule = self.cfg, self.prior, self.prior.schedule

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ids3d.registry import register
-from models.guidance.common import Guided, draw, guided
+from models.guidance.common import Generators, Guided, draw, guided
 from models.guidance.cut import CutConfig, predict_pair_with_cut
 from models.priors.prior import Prior, Prompt
 
@@ -45,14 +45,14 @@ class IDS:
         z_trg: Tensor,
         source: Prompt,
         target: Prompt,
-        generator: torch.Generator,
+        generator: Generators,
         progress: float = 0.0,
     ) -> Guided:
         """The gradient for the latents `z_trg`, beside their sources `z_src` (b, c, h, w).
 
         Args:
             source, target: b prompts each, or one for all.
-            generator: where timesteps and noises are drawn from.
+            generator: where timesteps and noises are drawn from; one, or one for each latent.
             progress: how much of the run is done, in [0, 1].
         Returns: the gradient; among the figures, residual_i is ‖z_src − z_{0|t}‖ after i iterations.
         """

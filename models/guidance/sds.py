@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ids3d.registry import register
-from models.guidance.common import GuidanceConfig, Guided, draw, guided
+from models.guidance.common import Generators, GuidanceConfig, Guided, draw, guided
 from models.priors.prior import Prior, Prompt
 
 
@@ -30,7 +30,7 @@ class SDS:
         z_trg: Tensor,
         source: Prompt,
         target: Prompt,
-        generator: torch.Generator,
+        generator: Generators,
         progress: float = 0.0,
     ) -> Guided:
         """The gradient for the latents `z_trg` (b, c, h, w), each with a timestep and a noise of its own.
@@ -38,7 +38,7 @@ class SDS:
         Args:
             z_src, source: not used; there so that all methods are called alike.
             target: b prompts, or one for all.
-            generator: where timesteps and noises are drawn from.
+            generator: where timesteps and noises are drawn from; one, or one for each latent.
             progress: how much of the run is done, in [0, 1].
         """
         cfg, prior, schedule = self.cfg, self.prior, self.prior.schedule

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
@@ -18,19 +18,21 @@ class Prompt:
     """The embeddings of b prompts, and of the empty prompt as often, for classifier-free guidance.
 
     cond: (b, l, c), the prompts y;  null: (b, l, c), the empty prompt ∅. Without gradients.
+    tokens: (b, l), the prompts' token ids, int64, for what aligns one prompt with another.
     """
 
     cond: Tensor
     null: Tensor
+    tokens: Tensor
 
     def __len__(self) -> int:
         return len(self.cond)
 
     def __getitem__(self, index: slice | Tensor) -> Prompt:
-        return Prompt(self.cond[index], self.null[index])
+        return Prompt(self.cond[index], self.null[index], self.tokens[index])
 
     def to(self, device: torch.device | str) -> Prompt:
-        return Prompt(self.cond.to(device), self.null.to(device))
+        return Prompt(self.cond.to(device), self.null.to(device), self.tokens.to(device))
 
     def expand(self, batch: int) -> Prompt:
         """As many prompts as latents: a single prompt serves all of them. Raises ValueError for another mismatch."""
@@ -40,12 +42,15 @@ class Prompt:
             raise ValueError(
                 f"{len(self)} prompts for {batch} latents: expected one prompt, or one for each latent"
             )
-        return Prompt(self.cond.expand(batch, -1, -1), self.null.expand(batch, -1, -1))
+        return Prompt(
+            self.cond.expand(batch, -1, -1), self.null.expand(batch, -1, -1), self.tokens.expand(batch, -1)
+        )
 
     @staticmethod
     def cat(prompts: Sequence[Prompt]) -> Prompt:
         """The prompts one after the other, as one batch."""
-        return Prompt(torch.cat([p.cond for p in prompts]), torch.cat([p.null for p in prompts]))
+        cond, null = torch.cat([p.cond for p in prompts]), torch.cat([p.null for p in prompts])
+        return Prompt(cond, null, torch.cat([p.tokens for p in prompts]))
 
 
 class Prior(Protocol):
@@ -86,6 +91,19 @@ class Prior(Protocol):
     def self_attention_outputs(self) -> AbstractContextManager[list[Tensor]]:
         """While it is entered, `predict_noise` appends to the list the outputs (m, h·w, channels) of the self-attention
         layers of the UNet's decoder half, in order. The last b of m rows belong to the b prompts (unless ω = 0)."""
+
+    def edit_attention(
+        self, edit: Callable[[str, Tensor], Tensor], cross: bool, batch: int
+    ) -> AbstractContextManager[None]:
+        """While it is entered, `predict_noise` asks edit(layer, maps) for the maps that each cross-attention (or, with
+        cross=False, self-attention) layer of the UNet uses for its prompts: (batch, heads, queries, keys)."""
+
+    def edit_structure(
+        self, edit: Callable[[str, Tensor], Tensor], features: bool, queries_and_keys: bool
+    ) -> AbstractContextManager[None]:
+        """While it is entered, `predict_noise` goes on with edit(layer, activation) in place of what carries structure
+        (Plug-and-Play): the features of a residual block amid the decoder half, and the queries and keys of its
+        self-attention layers. Activations are of all rows, those of the empty prompts first (unless ω is 0 or 1)."""
 
     def unknown_words(self, text: str) -> list[str]:
         """The words of a prompt that this prior cannot have learned, in order; [] where it can't tell."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ids3d.registry import register
+from models.priors.control import edit_attention, edit_structure
 from models.priors.precision import run_in
 from models.priors.prior import Prompt
 
@@ -134,7 +135,7 @@ class StableDiffusion:
         ).input_ids
         with torch.no_grad():
             states = self.text_encoder(tokens.to(self.device)).last_hidden_state
-        return Prompt(states[:-1], states[-1:].expand(len(texts), -1, -1))
+        return Prompt(states[:-1], states[-1:].expand(len(texts), -1, -1), tokens[:-1].to(self.device))
 
     def predict_noise(self, z_t: Tensor, t: Tensor, prompt: Prompt, guidance_scale: float) -> Tensor:
         """ε^ω(z_t, y, t) = ε(z_t, ∅, t) + ω (ε(z_t, y, t) − ε(z_t, ∅, t)), whatever the network predicts.
@@ -187,6 +188,24 @@ class StableDiffusion:
         finally:
             for hook in hooks:
                 hook.remove()
+
+    def edit_attention(
+        self, edit: Callable[[str, Tensor], Tensor], cross: bool, batch: int
+    ) -> AbstractContextManager[None]:
+        """While it is entered, `predict_noise` on `batch` latents asks edit(layer, maps) for the maps, (batch, heads,
+        queries, keys), that each cross-attention (cross=False: self-attention) layer uses for its prompts. Those of the
+        empty prompts stay as they are. The layers' own processors are back when it is left, also by an exception.
+        """
+        return edit_attention(self.unet, edit, "attn2" if cross else "attn1", batch)
+
+    def edit_structure(
+        self, edit: Callable[[str, Tensor], Tensor], features: bool, queries_and_keys: bool
+    ) -> AbstractContextManager[None]:
+        """While it is entered, `predict_noise` goes on with edit(layer, activation) in place of what carries structure:
+        the features of a residual block amid the decoder half, (m, c, h, w), and the queries and keys of its
+        self-attention layers, (m, h·w, c). The hooks are gone when it is left. Attention itself stays as it is.
+        """
+        return edit_structure(self.unet, edit, features, queries_and_keys)
 
     def unknown_words(self, text: str) -> list[str]:
         """[]: a tokenizer that can spell anything says nothing of what the model has learned."""

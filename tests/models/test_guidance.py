@@ -71,6 +71,20 @@ def test_dds_of_equal_latents_and_prompts_is_zero():
 
 
 @pytest.mark.parametrize("name", METHODS)
+def test_with_a_generator_each_a_latent_does_not_see_its_batch(name):
+    source, target = prior().embed(SOURCES), prior().embed(TARGETS)
+    guidance = make(name, **({"w_cut": 1.0} if name == "ids" else {}))
+    for _ in range(2):
+        batch = guidance(Z_SRC, Z_TRG, source, target, [generator(5), generator(6)]).grad
+        for i, seed in enumerate((5, 6)):
+            one = slice(i, i + 1)
+            alone = guidance(Z_SRC[one], Z_TRG[one], source[one], target[one], generator(seed)).grad
+            torch.testing.assert_close(batch[one], alone, rtol=1e-4, atol=1e-5)
+    with pytest.raises(ValueError, match="3 generators for 2 latents"):
+        guidance(Z_SRC, Z_TRG, source, target, [generator()] * 3)
+
+
+@pytest.mark.parametrize("name", METHODS)
 def test_a_batch_gets_what_each_latent_gets_alone(name):
     """One generator serves two single calls with the numbers that it gives a batch of two."""
     source, target = prior().embed(SOURCES), prior().embed(TARGETS)
@@ -203,7 +217,7 @@ class GaussianPrior:
 
     def embed(self, texts) -> Prompt:
         cond = torch.tensor([float(text or "nan") for text in texts], dtype=torch.float64).view(-1, 1, 1)
-        return Prompt(cond, torch.zeros_like(cond))
+        return Prompt(cond, torch.zeros_like(cond), torch.zeros(cond.shape[:2], dtype=torch.long))
 
     def predict_noise(self, z_t, t, prompt, guidance_scale):
         prompt = prompt.expand(len(z_t))

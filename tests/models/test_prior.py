@@ -124,7 +124,7 @@ def test_an_owner_does_not_save_the_prior(prior):
 
 
 def test_prompts_are_batches():
-    a = Prompt(torch.zeros(1, 2, 3), torch.ones(1, 2, 3))
+    a = Prompt(torch.zeros(1, 2, 3), torch.ones(1, 2, 3), torch.zeros(1, 2, dtype=torch.long))
     assert len(Prompt.cat([a, a.expand(4)])) == 5 and len(Prompt.cat([a, a])[1:]) == 1
 
 
