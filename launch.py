@@ -1,4 +1,4 @@
-"""Reconstructs a scene, edits it from one prompt to another, and evaluates: as a config says."""
+"""Edits pictures, or reconstructs, edits and evaluates a scene, from one prompt to another: as a config says."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import dataclasses
 import logging
 import re
 import sys
-import time
 from pathlib import Path
 from typing import NoReturn
 
@@ -19,6 +18,7 @@ examples:
   python launch.py --config configs/ids-llff.yaml guidance=dds seed=1
   python launch.py --config configs/ids-llff.yaml configs/prior/sd15.yaml data.root=/scenes/fern \\
       prompt.source="the green leaves" prompt.target="yellow and red leaves in autumn"
+  python launch.py --config configs/ids-image.yaml data.image=photo.png prompt.source="…" prompt.target="…"
   python launch.py --test outputs/ids-llff/<tag>
 """
 
@@ -76,7 +76,7 @@ def show_log() -> None:
 def main(argv: list[str]) -> None:
     """Runs what the command line says. Raises UserError or Interrupted."""
     arguments = parse_arguments(argv)
-    from ids3d.experiment import Experiment, Training, load
+    from ids3d.experiment import Experiment, ImageEdit, Training, load
 
     former = run_folder(arguments.test or arguments.resume) if arguments.test or arguments.resume else None
     job = load(([former / "config.yaml"] if former else []) + arguments.files, arguments.overrides)
@@ -87,18 +87,24 @@ def main(argv: list[str]) -> None:
         job = dataclasses.replace(
             job, output=str(former.parent.parent), name=former.parent.name, tag=former.name
         )
-    job = dataclasses.replace(job, tag=job.tag or time.strftime("%Y%m%d-%H%M%S"))
+    job = dataclasses.replace(job, tag=job.tag or job.default_tag())
     if isinstance(job, Experiment):
         from systems.run import run
 
         for name, value in run(job, test=arguments.test is not None).items():
             print(f"{name} = {value:.4g}" if isinstance(value, float) else f"{name} = {value}")
         print(f"results: {job.folder}")
-    if isinstance(job, Training):
+    elif arguments.test:
+        raise UserError(
+            f"--test {arguments.test}: that was no run of a scene, which is what --test evaluates"
+        )
+    elif isinstance(job, ImageEdit):
+        from systems.run_images import run as run_images
+
+        run_images(job)
+    elif isinstance(job, Training):
         from systems.training import run as run_training
 
-        if arguments.test:
-            raise UserError(f"--test {arguments.test}: that was a training, which --test does not evaluate")
         run_training(job)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,7 +34,7 @@ MODULES = {
     "reconstruct": ("system", "reconstruct"),
     "edit": ("system", "edit-scene"),
     "evaluate": ("system", "evaluate"),
-    "train": ("system", ""),  # a Training's; the others are an Experiment's
+    "train": ("system", ""),  # a Training's; the others are an Experiment's or an ImageEdit's
 }
 
 
@@ -83,7 +84,7 @@ class Job:
     """What every root of a config has. Results go to `<output>/<name>/<tag>/`."""
 
     name: str
-    tag: str = ""  # the run's folder within the name's; empty: the date and time at which it starts
+    tag: str = ""  # the run's folder within the name's; empty: `default_tag`
     output: str = "outputs"
     seed: int = 0
     device: Literal["auto", "cpu", "cuda"] = "auto"  # auto: CUDA where there is a device
@@ -102,6 +103,10 @@ class Job:
     def folder(self) -> Path:
         """Where this run's results go."""
         return Path(self.output) / self.name / self.tag
+
+    def default_tag(self) -> str:
+        """The tag of a run that was given none: the date and the time."""
+        return time.strftime("%Y%m%d-%H%M%S")
 
     def check(self) -> None:
         """Finds every module and parses its settings. Raises UserError for the first thing that is wrong."""
@@ -138,6 +143,21 @@ class Experiment(Job):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ImageEdit(Job):
+    """The root of a config that edits pictures: one whose `data.type` is pictures."""
+
+    data: Module
+    prior: Module
+    guidance: Module
+    edit: Module
+    prompt: Prompts = field(default_factory=Prompts)
+
+    def default_tag(self) -> str:
+        """The method's name: what was edited by it is then found again, and not edited twice."""
+        return re.sub(r"[^\w.+=-]+", "-", self.guidance.type)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Training(Job):
     """The root of a config that trains one of the tabletop prior's models: any config with the key `train`."""
 
@@ -159,10 +179,18 @@ def load(files: Sequence[str | Path], overrides: Sequence[str] = ()) -> Job:
     for file in files:
         tree = _merge(tree, _read(Path(file)))
     tree = _resolve(_merge(tree, _read_overrides(overrides)))
-    root: type[Job] = Training if "train" in tree else Experiment
+    root = _root(tree)
     for key in MODULES.keys() & {f.name for f in dataclasses.fields(root)}:
         tree[key] = _module(key, tree.get(key, Node({}, {})), tree.origins.get(key))
     return parse(root, tree)
+
+
+def _root(tree: Node) -> type[Job]:
+    """What kind of job a config describes."""
+    if "train" in tree:
+        return Training
+    data = tree.get("data")
+    return ImageEdit if isinstance(data, Node) and data.get("type") == "pictures" else Experiment
 
 
 def _read(file: Path) -> Node:

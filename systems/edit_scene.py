@@ -11,8 +11,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ids3d.cameras import Cameras
-from ids3d.errors import UserError
 from ids3d.metrics import psnr
 from ids3d.pictures import colour_depth, depth_range, difference
 from ids3d.registry import register
@@ -20,7 +18,7 @@ from ids3d.scene import Scene
 from ids3d.seeding import generator_for
 from ids3d.tracking import Tracking
 from models.guidance.common import Guided
-from models.priors.prior import Prior, Prompt
+from models.priors.prior import Prior, Prompt, picture_size
 from models.renderers.occupancy import OccupancyRenderer, Render
 from systems.optim import CalibratedSGD, ScalarAdam, cosine
 
@@ -82,7 +80,7 @@ class EditScene(pl.LightningModule):
         self.automatic_optimization = False
         self.cfg, self.renderer, self.scene, self.seed = cfg, renderer, scene, seed
         self.tracking = tracking
-        self.size = picture_size(scene.train.cameras, prior)
+        self.size = picture_size(scene.train.cameras.height, scene.train.cameras.width, prior)
         # In a tuple, so that nn.Module does not take the prior and the source for parts of what is trained and saved.
         self._frozen = (prior, guidance, source)
         self._prompts: tuple[Prompt, Prompt] = (prior.embed([prompts[0]]), prior.embed([prompts[1]]))
@@ -190,26 +188,6 @@ class EditScene(pl.LightningModule):
         channels_first = picture.permute(2, 0, 1)[None].float()
         small = F.interpolate(channels_first, self.size, mode="bilinear", antialias=True, align_corners=False)
         return small[0].permute(1, 2, 0).clamp(0, 1)
-
-
-def picture_size(cameras: Cameras, prior: Prior) -> tuple[int, int]:
-    """(height, width) at which views are edited: the short side is the prior's, the long one keeps the proportions.
-
-    The long side is rounded to whole latent pixels; cameras resized so stay exact (fx and fy scale apart).
-
-    Raises:
-        UserError: a view would have a side of more than four times the prior's.
-    """
-    scale = prior.image_size / min(cameras.height, cameras.width)
-    height, width = (
-        max(prior.image_size, round(side * scale / prior.downsample) * prior.downsample)
-        for side in (cameras.height, cameras.width)
-    )
-    if max(height, width) > 4 * prior.image_size:
-        raise UserError(
-            f"pictures of {cameras.width}x{cameras.height} are too oblong for a prior of {prior.image_size} pixels"
-        )
-    return height, width
 
 
 def comparison(source: Render, edited: Render) -> dict[str, Tensor]:

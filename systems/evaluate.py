@@ -37,7 +37,10 @@ def show_reconstruction(
     device = renderer.background.device
     for i in track(range(len(scene.test)), "renders"):
         check()
-        render, photograph = renderer.render(scene.test.cameras[i].to(device)), scene.test.images[i].to(device)
+        render, photograph = (
+            renderer.render(scene.test.cameras[i].to(device)),
+            scene.test.images[i].to(device),
+        )
         pictures = {
             "photograph": photograph,
             "render": render.rgb,

@@ -27,6 +27,7 @@ from ids3d.progress import track
 from ids3d.provenance import record
 from ids3d.scene import Scene
 from ids3d.tracking import Tracking
+from models.guidance.sampling import Sampler
 from models.priors.prior import Prior
 from models.renderers.occupancy import OccupancyRenderer
 from systems.evaluate import show_reconstruction
@@ -50,6 +51,12 @@ class Run:
 
     def __init__(self, experiment: Experiment, stop: GracefulStop) -> None:
         experiment.check()
+        if issubclass(experiment.guidance.find(), Sampler):
+            name = experiment.guidance.type
+            raise UserError(
+                f"guidance {name} edits pictures, not scenes: choose one that gives a gradient, such as ids, or edit "
+                f"pictures, with --config configs/ids-image.yaml guidance={name}"
+            )
         self.experiment, self.stop, self.folder = experiment, stop, experiment.folder
         self.device = pick_device(experiment.device)
         self.checkpoints = self.folder / "checkpoints"

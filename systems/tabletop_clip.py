@@ -13,7 +13,7 @@ from transformers import CLIPConfig, CLIPModel, CLIPTextModel, CLIPTokenizer
 
 from ids3d.errors import UserError
 from ids3d.registry import register
-from ids3d.tabletop.captions import key, near_misses, paraphrase, swapped, vocabulary
+from ids3d.tabletop.captions import caption, key, near_misses, paraphrase, swapped, vocabulary
 from ids3d.tabletop.clip import save_preprocessing
 from ids3d.tabletop.patches import CLASSES, patch_labels
 from ids3d.tabletop.scene import Dice, Scene, sample_scene
@@ -29,6 +29,7 @@ from systems.training import (
 )
 
 PATCH = 8
+NEAR = 24  # captions wrong in one point that a picture is held against: all that there are for two objects
 EMBEDDING_SCALE = 10.0  # of unit embeddings, before they are read by a linear layer
 
 
@@ -49,18 +50,21 @@ class TabletopCLIP(pl.LightningModule):
         negatives: int = 3  # wrong captions for each picture, beside the batch's others
         patch_weight: float = 1.0  # of the loss on naming the patches
         whole_weight: float = 0.3  # of the loss on naming all that the picture shows
-        start: str | None = (
-            None  # a CLIP's folder whose weights to begin with, such as ids3d/weights/tabletop/clip
-        )
-        judge_only: bool = (
-            False  # leave the prior's text encoder as it is: a UNet has been trained on it already
-        )
+        start: str | None = None  # a CLIP's folder to begin with, such as ids3d/weights/tabletop/clip
+        judge_only: bool = False  # leave the prior's text encoder as it is, which a UNet has been trained on
+        # The text tower stays as `start` has it. Captions are then read once and kept, so that each picture is held
+        # against all captions that are wrong in one point, and not only against `negatives` of them.
+        freeze_text: bool = False
 
     def __init__(self, cfg: Config, seed: int, show: Show) -> None:
         super().__init__()
         self.cfg, self.seed = cfg, seed  # nothing to show: a CLIP makes no pictures
         self.tokenizer = build_tokenizer(vocabulary())
         self.clip = start_clip(cfg, self.tokenizer)
+        if cfg.freeze_text:
+            for part in (self.clip.text_model, self.clip.text_projection):
+                part.requires_grad_(False)
+        self._read: dict[str, Tensor] = {}  # plain captions' embeddings, of a text tower that stays as it is
         self.name_patches = nn.Linear(cfg.width, CLASSES)
         self.name_whole = nn.Linear(cfg.width, CLASSES)
         data = training_pictures(cfg)
@@ -78,10 +82,14 @@ class TabletopCLIP(pl.LightningModule):
             images, ids = images.flip(-1), ids.flip(-1)
         scenes = [self.scenes[i] for i in index]
         dice = Dice(self.global_step, f"captions/{self.seed}")
-        wrong = [negative for scene in scenes for negative in _negatives(scene, self.cfg.negatives, dice)]
-        text = self.embed_text([paraphrase(scene, dice) for scene in (*scenes, *wrong)])
+        if self.cfg.freeze_text:
+            near, own = self._all_near(scenes, dice)
+        else:
+            wrong = [negative for scene in scenes for negative in _negatives(scene, self.cfg.negatives, dice)]
+            text = self.embed_text([paraphrase(scene, dice) for scene in (*scenes, *wrong)])
+            own, near = text[: len(scenes)], text[len(scenes) :].unflatten(0, (len(scenes), -1))
         pooled, patches = self.embed_images(images.to(self.device))
-        contrast = self._contrast(pooled, text, scenes)
+        contrast = self._contrast(pooled, own, near, scenes)
         labels = torch.stack([patch_labels(i, s, PATCH) for i, s in zip(ids, scenes, strict=True)]).to(
             self.device
         )
@@ -106,14 +114,33 @@ class TabletopCLIP(pl.LightningModule):
         read = self.clip.text_model(input_ids=tokens.input_ids)
         return functional.normalize(self.clip.text_projection(read.pooler_output), dim=-1)
 
-    def _contrast(self, images: Tensor, text: Tensor, scenes: list[Scene]) -> Tensor:
-        """Cross entropy from pictures to captions and back; captions that say the same as one's own are not wrong."""
-        n = len(scenes)
+    @torch.no_grad()
+    def _all_near(self, scenes: list[Scene], dice: Dice) -> tuple[Tensor, Tensor]:
+        """Embeddings of each scene's wrong captions (n, NEAR, d), and of its own (n, d); plain captions, read once.
+
+        Where there are more than NEAR they are drawn, where fewer drawn again.
+        """
+        wrong = [[caption(s) for s in _misses(scene)] for scene in scenes]
+        chosen = [w if len(w) == NEAR else [dice.choice(w) for _ in range(NEAR)] for w in wrong]
+        own = [caption(scene) for scene in scenes]
+        near = [text for texts in chosen for text in texts]
+        new = [text for text in dict.fromkeys([*own, *near]) if text not in self._read]
+        for start in range(0, len(new), 512):
+            texts = new[start : start + 512]
+            self._read.update(zip(texts, self.embed_text(texts).unbind(), strict=True))
+        embedded = torch.stack([self._read[text] for text in near]).unflatten(0, (len(scenes), NEAR))
+        return embedded, torch.stack([self._read[text] for text in own])
+
+    def _contrast(self, images: Tensor, text: Tensor, wrong: Tensor, scenes: list[Scene]) -> Tensor:
+        """Cross entropy from pictures to captions and back; captions that say the same as one's own are not wrong.
+
+        images, text (n, d); wrong (n, k, d) is more that is wrong for each picture.
+        """
         keys = [key(scene) for scene in scenes]
         same = torch.tensor([[a == b for b in keys] for a in keys], device=self.device).float()
         scale = self.clip.logit_scale.exp().clamp(max=100)
-        among = scale * images @ text[:n].T
-        own = scale * (images[:, None] * text[n:].view(n, -1, text.shape[-1])).sum(-1)
+        among = scale * images @ text.T
+        own = scale * (images[:, None] * wrong).sum(-1)
         targets = same / same.sum(1, keepdim=True)
         to_text = functional.cross_entropy(
             torch.cat([among, own], 1), functional.pad(targets, (0, own.shape[1]))
@@ -188,12 +215,19 @@ def clip_config(cfg: TabletopCLIP.Config, tokens: int, start: int, end: int) -> 
     )
 
 
+def _misses(scene: Scene) -> list[Scene]:
+    """Every scene whose caption is wrong for this one in one word, and the one with two objects' colours swapped."""
+    wrong = [s for s in near_misses(scene) if key(s) != key(scene)]
+    swap = swapped(scene)
+    return wrong if swap is None else [swap, *wrong]
+
+
 def _negatives(scene: Scene, count: int, dice: Dice) -> list[Scene]:
     """Scenes whose captions are wrong for this one in one point: every other one in a shape, which is learned last.
 
     Where there are two objects, the first has their colours swapped.
     """
-    wrong = [s for s in near_misses(scene) if key(s) != key(scene)]
+    wrong = _misses(scene)
     shapes = [s for s in wrong if [o.shape for o in s.objects] != [o.shape for o in scene.objects]]
     drawn = [dice.choice(shapes if i % 2 else wrong) for i in range(count)]
     swap = swapped(scene)

@@ -66,7 +66,9 @@ class TabletopUNet(pl.LightningModule):
         snr_gamma: float = 5.0
         ema_decay: float = 0.995
         naming_weight: float = 0.1  # of the loss on naming what each latent pixel shows
-        start: str | None = None  # a UNet's folder whose weights to begin with, such as ids3d/weights/tabletop/unet
+        start: str | None = (
+            None  # a UNet's folder whose weights to begin with, such as ids3d/weights/tabletop/unet
+        )
         sample_scale: float = 4.0  # guidance scale of the samples logged
 
     def __init__(self, cfg: Config, seed: int, show: Show) -> None:

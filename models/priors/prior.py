@@ -10,6 +10,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from ids3d.errors import UserError
 from ids3d.schedule import DiffusionSchedule
 
 
@@ -107,3 +108,23 @@ class Prior(Protocol):
 
     def unknown_words(self, text: str) -> list[str]:
         """The words of a prompt that this prior cannot have learned, in order; [] where it can't tell."""
+
+
+def picture_size(height: int, width: int, prior: Prior) -> tuple[int, int]:
+    """(height, width) at which a picture is edited: the short side is the prior's, the long one keeps the proportions.
+
+    The long side is rounded to whole latent pixels; cameras resized so stay exact (fx and fy scale apart).
+
+    Raises:
+        UserError: a side would be more than four times the prior's.
+    """
+    scale = prior.image_size / min(height, width)
+    new_height, new_width = (
+        max(prior.image_size, round(side * scale / prior.downsample) * prior.downsample)
+        for side in (height, width)
+    )
+    if max(new_height, new_width) > 4 * prior.image_size:
+        raise UserError(
+            f"pictures of {width}x{height} are too oblong for a prior of {prior.image_size} pixels"
+        )
+    return new_height, new_width

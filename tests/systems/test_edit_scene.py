@@ -11,11 +11,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from ids3d.cameras import look_at, pinhole
 from ids3d.errors import UserError
 from ids3d.experiment import Experiment
 from models.guidance.common import Guided
-from systems.edit_scene import EditScene, comparison, picture_size
+from models.priors.prior import picture_size
+from systems.edit_scene import EditScene, comparison
 from systems.loop import GracefulStop
 from systems.run import Run, run
 from tests import tiny_sd
@@ -130,16 +130,11 @@ def test_every_optimiser_edits(tiny: Tiny, optimiser: str) -> None:
 
 def test_pictures_keep_their_proportions() -> None:
     prior = tiny_sd.prior()  # 16 pixels, 2 to a latent pixel
-
-    def size(height: int, width: int) -> tuple[int, int]:
-        c2w = look_at(torch.tensor([[0.0, 0, 1]]), torch.zeros(1, 3), torch.tensor([0.0, 1, 0]))
-        return picture_size(pinhole(c2w, height, width, 40.0), prior)
-
-    assert size(192, 192) == (16, 16)
-    assert size(378, 504) == (16, 22)  # 21.3, to whole latent pixels
-    assert size(504, 378) == (22, 16)
+    assert picture_size(192, 192, prior) == (16, 16)
+    assert picture_size(378, 504, prior) == (16, 22)  # 21.3, to whole latent pixels
+    assert picture_size(504, 378, prior) == (22, 16)
     with pytest.raises(UserError, match="too oblong"):
-        size(10, 100)
+        picture_size(10, 100, prior)
 
 
 def test_a_comparison_shows_five_pictures(tiny: Tiny) -> None:

@@ -1,0 +1,274 @@
+"""One job that edits pictures: reads them, skips what is edited already, edits in batches, writes and measures."""
+
+from __future__ import annotations
+
+import csv
+import json
+import logging
+import time
+import warnings
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ids3d.errors import UserError
+from ids3d.experiment import ImageEdit
+from ids3d.metrics import ClipScore, psnr
+from ids3d.pictures import difference, panel, save_picture
+from ids3d.progress import Progress
+from ids3d.provenance import record
+from ids3d.tasks import Picture, Task
+from ids3d.tracking import Tracking
+from models.priors.prior import Prior, picture_size
+from systems.edit_images import EditImages
+from systems.evaluate import TABLETOP_CLIP
+from systems.loop import GracefulStop
+from systems.run import Figures, fingerprint, memory_figures, pick_device, write_json
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Ready:
+    """A picture that has been read and brought to the size at which it is edited, and where its results go."""
+
+    task: Task
+    picture: Picture
+    image: Tensor  # (3, H, W)
+    source: str
+    target: str
+    folder: Path
+    key: str
+
+
+@dataclass
+class Failures:
+    """What could not be edited, and why."""
+
+    lines: list[str] = field(default_factory=list)
+
+    def add(self, task: Task, error: UserError) -> None:
+        log.warning("%s: not edited: %s", task.name, error)
+        self.lines.append(f"{task.name} ({error})")
+
+
+class Run:
+    """One job: its pictures, prior and method. What can be wrong with the config is found when this is made."""
+
+    def __init__(self, job: ImageEdit, stop: GracefulStop) -> None:
+        job.check()
+        self.job, self.stop, self.device = job, stop, pick_device(job.device)
+        self.prior: Prior = job.prior.build().to(self.device)
+        self.tasks: list[Task] = job.data.build().tasks(self.prior.image_size)
+        self.system: EditImages = job.edit.build(self.prior, job.guidance.build(self.prior), job.seed)
+        self.cfg = self.system.cfg
+        self.failures = Failures()
+        clip = self.cfg.clip
+        self.clip = (
+            None if clip is None else ClipScore(TABLETOP_CLIP if clip == "tabletop" else clip).to(self.device)
+        )
+
+    def ready(self) -> Iterable[Ready]:
+        """The pictures that are still to be edited, read one after the other; what is wrong with one is noted."""
+        for task in self.tasks:
+            try:
+                made = self._prepare(task)
+            except UserError as error:
+                if len(self.tasks) == 1:
+                    raise
+                self.failures.add(task, error)
+                continue
+            result = made.folder / "result.json"
+            if result.exists() and json.loads(result.read_text(encoding="utf-8"))["settings"] == made.key:
+                log.info("%s: edited already, in %s", task.name, made.folder)
+                continue
+            yield made
+
+    def _prepare(self, task: Task) -> Ready:
+        prompts = []
+        for kind, given, own in (
+            ("source", self.job.prompt.source, task.source),
+            ("target", self.job.prompt.target, task.target),
+        ):
+            text = (given if own is None or (given is not None and task.world) else own) or ""
+            if not text.strip():
+                raise UserError(f'no {kind} prompt: give it with prompt.{kind}="..." or in the table')
+            prompts.append(text)
+        picture = task.read()
+        height, width = picture.rgb.shape[:2]
+        size = picture_size(height, width, self.prior)
+        for note in picture.notes:
+            log.info("%s: %s", task.name, note)
+        if size != (height, width):
+            log.info("%s: %dx%d brought to %dx%d for the prior", task.name, width, height, size[1], size[0])
+        image = fitted(picture.rgb, size).permute(2, 0, 1)
+        settings = self.job.to_mapping()
+        shaping = {key: settings[key] for key in ("prior", "guidance", "seed")}
+        loop = {key: settings["edit"][key] for key in ("steps", "lr")}
+        pixels = (image * 65535).round().int().flatten().tolist()
+        key = fingerprint({**shaping, **loop, "prompts": prompts, "picture": fingerprint({"p": pixels})})
+        return Ready(task, picture, image, *prompts, self.job.folder / task.name, key)
+
+    def edit(self, batch: Sequence[Ready], tracking: Tracking) -> None:
+        """Edits pictures of one size and writes their results."""
+        start, cfg = time.monotonic(), self.cfg
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", UserWarning)
+            source = self.prior.embed([item.source for item in batch])
+            target = self.prior.embed([item.target for item in batch])
+        for text in dict.fromkeys(str(warning.message) for warning in caught):
+            log.warning("%s", text)
+        images = torch.stack([item.image for item in batch]).to(self.device)
+        label = batch[0].task.name if len(batch) == 1 else f"{batch[0].task.name} and {len(batch) - 1} more"
+        bar, shown, percent = Progress(label, total=100, unit="%"), list[Tensor](), 0
+
+        def show(z: Tensor, done: float, figures: dict[str, float]) -> None:
+            self.stop.check("stopped; finished pictures are saved, and the same command does the others")
+            nonlocal percent
+            while percent < int(100 * done + 1e-9):
+                percent += 1
+                bar.advance(f"grad_rms {figures['grad_rms']:.3g}" if "grad_rms" in figures else "")
+            if len(shown) < round(done * cfg.strip):
+                shown.append(self.prior.decode(z).detach().cpu())
+
+        with torch.no_grad():
+            z = self.system.edit(images, source, target, [item.task.name for item in batch], show)
+            edited = self.prior.decode(z).cpu()
+        bar.close()
+        seconds = (time.monotonic() - start) / len(batch)
+        for i, item in enumerate(batch):
+            self._write(item, edited[i], [pictures[i] for pictures in shown], seconds, tracking)
+
+    def _write(
+        self, item: Ready, edited: Tensor, shown: Sequence[Tensor], seconds: float, tracking: Tracking
+    ) -> None:
+        size = (edited.shape[1], edited.shape[2])
+        before, after = item.image.permute(1, 2, 0), edited.permute(1, 2, 0)
+        truth = None if item.picture.truth is None else fitted(item.picture.truth, size)
+        pictures = {"source": before, "edited": after, "difference": difference(before, after)}
+        if truth is not None:
+            pictures["truth"] = truth
+        save_picture(item.folder / "edited.png", after)
+        save_picture(item.folder / "comparison.png", panel(pictures))
+        if shown:
+            on_the_way = {f"{(i + 1) / len(shown):.0%}": p.permute(1, 2, 0) for i, p in enumerate(shown)}
+            save_picture(item.folder / "strip.png", panel({"source": before, **on_the_way}))
+        tracking.log_panel(item.task.name, pictures, 0)
+        figures = self._measure(item, before, after, truth)
+        content: Figures = {
+            "settings": item.key,
+            "source": item.source,
+            "target": item.target,
+            **figures,
+            "time/seconds": seconds,
+        }
+        write_json(item.folder / "result.json", content)
+
+    def _measure(self, item: Ready, before: Tensor, after: Tensor, truth: Tensor | None) -> dict[str, float]:
+        """The edit's PSNR to the source, and of both: to the truth, inside and outside its mask, and the CLIP score."""
+        figures = {"edit/psnr_to_source": psnr(after, before)}
+        for name, picture in (("source", before), ("edit", after)):
+            if truth is not None:
+                figures[f"{name}/psnr"] = psnr(picture, truth)
+            if truth is not None and item.picture.mask is not None:
+                mask = fitted(item.picture.mask[..., None].float(), (len(truth), truth.shape[1]))[..., 0] > 0
+                figures[f"{name}/psnr_inside"] = psnr(picture, truth, mask)
+                figures[f"{name}/psnr_outside"] = psnr(picture, truth, ~mask)
+            if self.clip is not None:
+                score = self.clip(picture.permute(2, 0, 1)[None].to(self.device), [item.target])
+                figures[f"{name}/clip_score"] = float(score)
+        return figures
+
+
+def run(job: ImageEdit) -> None:
+    """Edit all pictures of the job that are not edited yet, into `<folder>/<picture>/`, and write results.csv.
+
+    Raises:
+        UserError: the config is wrong; or some pictures could not be edited (the others are).
+        Interrupted: Ctrl-C; finished pictures are saved.
+    """
+    start = time.monotonic()
+    with GracefulStop() as stop:
+        work = Run(job, stop)
+        warn_if_foreign(work)
+        record(job)
+        tracking = Tracking(job, job.folder, resume=True)
+        try:
+            for batch in batches(work.ready(), work.cfg.batch_size):
+                work.edit(batch, tracking)
+        finally:
+            tracking.close()
+            results = write_table(job.folder, work.tasks)
+    means = {
+        name: sum(values) / len(values)
+        for name in dict.fromkeys(key for row in results for key in row if "/" in key)
+        if (values := [float(row[name]) for row in results if row.get(name) is not None])
+    }
+    totals = {"pictures": float(len(results)), "time/total_seconds": time.monotonic() - start}
+    write_json(job.folder / "metrics.json", {**means, **totals, **memory_figures(work.device)})
+    for name, value in means.items():
+        print(f"{name} = {value:.4g}")
+    print(f"results: {job.folder}")
+    if work.failures.lines:
+        failed = len(work.failures.lines)
+        raise UserError(
+            f"{failed} of {len(work.tasks)} pictures not edited: {'; '.join(work.failures.lines)}"
+        )
+
+
+def batches(items: Iterable[Ready], size: int) -> Iterable[list[Ready]]:
+    """Groups of up to `size` pictures that are equally large, in the order in which groups are full."""
+    waiting: dict[tuple[int, ...], list[Ready]] = {}
+    for item in items:
+        group = waiting.setdefault(tuple(item.image.shape), [])
+        group.append(item)
+        if len(group) == size:
+            yield waiting.pop(tuple(item.image.shape))
+    yield from waiting.values()
+
+
+def fitted(picture: Tensor, size: tuple[int, int]) -> Tensor:
+    """A picture (h, w, c) brought to `size`, anti-aliased."""
+    if picture.shape[:2] == size:
+        return picture
+    first = picture.permute(2, 0, 1)[None]
+    small = F.interpolate(first, size, mode="bicubic", antialias=True, align_corners=False)
+    return small[0].permute(1, 2, 0).clamp(0, 1)
+
+
+def write_table(folder: Path, tasks: Sequence[Task]) -> list[dict[str, float | str | None]]:
+    """results.csv: a row for each of the pictures that is edited, whenever that was; the rows."""
+    rows: list[dict[str, float | str | None]] = []
+    for task in tasks:
+        result = folder / task.name / "result.json"
+        if result.exists():
+            found = json.loads(result.read_text(encoding="utf-8"))
+            rows.append({"name": task.name, **{k: v for k, v in found.items() if k != "settings"}})
+    if rows:
+        columns = list(dict.fromkeys(key for row in rows for key in row))
+        with (folder / "results.csv").open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, columns)
+            writer.writeheader()
+            writer.writerows(rows)
+    return rows
+
+
+def warn_if_foreign(work: Run) -> None:
+    """One warning if the tabletop prior is asked for what it has never seen."""
+    job, prior = work.job, work.prior
+    if job.prior.type != "tabletop":
+        return
+    given = [text for text in (job.prompt.source, job.prompt.target) if text]
+    texts = given + [text for task in work.tasks for text in (task.source, task.target) if text]
+    unknown = list(dict.fromkeys(word for text in texts for word in prior.unknown_words(text)))
+    if unknown or any(task.world != "tabletop" for task in work.tasks):
+        words = f"the words {', '.join(unknown)}" if unknown else "pictures but those of its own world"
+        log.warning(
+            "the tabletop prior has never met %s: where the edit means little, use a prior that has met it, with "
+            "--config configs/ids-image.yaml configs/prior/sd15-images.yaml (Stable Diffusion, on a GPU)",
+            words,
+        )
