@@ -113,8 +113,11 @@ def test_the_printed_config_has_every_default_and_reads_back(
 
 
 def test_overlays_load() -> None:
-    for overlay in sorted((ROOT / "configs" / "prior").glob("*.yaml")):
-        experiment = load([CONFIG, overlay])
+    overlays = sorted((ROOT / "configs" / "prior").glob("*.yaml"))
+    assert len(overlays) == 4
+    for overlay in overlays:
+        images = overlay.stem.endswith("-images")
+        experiment = load([ROOT / "configs" / "ids-image.yaml" if images else CONFIG, overlay])
         assert experiment.prior.type == "stable-diffusion"
         experiment.check()
 
