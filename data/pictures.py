@@ -6,6 +6,7 @@ import csv
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -140,7 +141,7 @@ def _table(folder: Path, table: str) -> Iterator[Task]:
             name.replace("/", "_"),
             row["source"] or "",
             row["target"] or "",
-            lambda p=folder / given: _read(p),
+            partial(_read, folder / given),
         )
 
 

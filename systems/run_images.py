@@ -111,7 +111,7 @@ class Run:
         loop = {key: settings["edit"][key] for key in ("steps", "lr")}
         pixels = (image * 65535).round().int().flatten().tolist()
         key = fingerprint({**shaping, **loop, "prompts": prompts, "picture": fingerprint({"p": pixels})})
-        return Ready(task, picture, image, *prompts, self.job.folder / task.name, key)
+        return Ready(task, picture, image, prompts[0], prompts[1], self.job.folder / task.name, key)
 
     def edit(self, batch: Sequence[Ready], tracking: Tracking) -> None:
         """Edits pictures of one size and writes their results."""
@@ -206,7 +206,7 @@ def run(job: ImageEdit) -> None:
     means = {
         name: sum(values) / len(values)
         for name in dict.fromkeys(key for row in results for key in row if "/" in key)
-        if (values := [float(row[name]) for row in results if row.get(name) is not None])
+        if (values := [value for row in results if isinstance(value := row.get(name), int | float)])
     }
     totals = {"pictures": float(len(results)), "time/total_seconds": time.monotonic() - start}
     write_json(job.folder / "metrics.json", {**means, **totals, **memory_figures(work.device)})
