@@ -92,7 +92,7 @@ class CalibratedSGD(torch.optim.Optimizer):
             raise RuntimeError("CalibratedSGD.step() without observe(): it has no measure of the guidance")
         loss = closure() if closure is not None else None
         head = self.param_groups[0]
-        gradient_sq = sum(float(p.grad.square().sum()) for p in self._touched())
+        gradient_sq = sum(float(g.square().sum()) for g in self._gradients())
         keep = head["smoothing"]
         head["gradient_sq"] = keep * head["gradient_sq"] + (1 - keep) * gradient_sq
         head["signal_sq"] = keep * head["signal_sq"] + (1 - keep) * self._observed
@@ -112,8 +112,8 @@ class CalibratedSGD(torch.optim.Optimizer):
                 parameter.sub_(state["mean"], alpha=group["lr"] / self.gain / unbiased)
         return loss
 
-    def _touched(self) -> list[Tensor]:
-        return [p for group in self.param_groups for p in group["params"] if p.grad is not None]
+    def _gradients(self) -> list[Tensor]:
+        return [p.grad for group in self.param_groups for p in group["params"] if p.grad is not None]
 
 
 def cosine(progress: float, floor: float = 0.0) -> float:

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import CLIPConfig, CLIPModel, CLIPTextModel, CLIPTokenizer
+from transformers import AutoConfig, CLIPConfig, CLIPModel, CLIPTextModel, CLIPTokenizer, PreTrainedModel
 
 from ids3d.errors import UserError
 from ids3d.registry import register
@@ -161,7 +162,7 @@ class TabletopCLIP(pl.LightningModule):
             right += int(((images[:, None] * text).sum(-1).argmax(1) == 0).sum())
         self.log("clip/top1_of_17_near", right / len(self.held_out), prog_bar=True, batch_size=1)
 
-    def configure_optimizers(self) -> dict[str, object]:
+    def configure_optimizers(self) -> OptimizerLRScheduler:
         return optimiser(self, self.cfg)
 
     def save(self) -> None:
@@ -178,12 +179,10 @@ class TabletopCLIP(pl.LightningModule):
         self.tokenizer.save_pretrained(into / "tokenizer")
 
 
-def save_half(model: nn.Module, folder: Path) -> None:
+def save_half(model: PreTrainedModel, folder: Path) -> None:
     """Save a transformers model in half precision, marked to be loaded in single precision."""
     model.half().save_pretrained(folder)
     model.float()
-    from transformers import AutoConfig
-
     config = AutoConfig.from_pretrained(folder)
     config.dtype = torch.float32
     config.save_pretrained(folder)

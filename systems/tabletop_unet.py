@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
@@ -131,7 +133,7 @@ class TabletopUNet(pl.LightningModule):
     def on_train_batch_end(self, *_: object) -> None:
         self.average.update_parameters(self.unet)
 
-    def configure_optimizers(self) -> dict[str, object]:
+    def configure_optimizers(self) -> OptimizerLRScheduler:
         return optimiser(self, self.cfg)
 
     @torch.no_grad()
@@ -165,8 +167,9 @@ class TabletopUNet(pl.LightningModule):
     def save(self) -> None:
         """Write the averaged UNet in half precision, the scheduler and the index: the folder is then a whole prior."""
         into = Path(self.cfg.into)
-        self.average.module.half().save_pretrained(into / "unet")
-        self.average.module.float()
+        unet: Any = self.average.module
+        unet.half().save_pretrained(into / "unet")
+        unet.float()
         self.schedule.save_pretrained(into / "scheduler")
         index = {
             "_class_name": "StableDiffusionPipeline",

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytorch_lightning as pl
 import torch
 from diffusers import AutoencoderKL
+from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torchmetrics.functional.image import peak_signal_noise_ratio
 
@@ -80,7 +81,7 @@ class TabletopVAE(pl.LightningModule):
         self.log("vae/psnr", psnr, prog_bar=True, batch_size=1)
         self.show(grid(torch.cat([self.held_out[:8], decoded[:8]]) / 2 + 0.5, columns=8), self.global_step)
 
-    def configure_optimizers(self) -> dict[str, object]:
+    def configure_optimizers(self) -> OptimizerLRScheduler:
         return optimiser(self, self.cfg)
 
     @torch.no_grad()

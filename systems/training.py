@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
@@ -69,7 +70,7 @@ def step_generator(seed: int, step: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed * 1_000_003 + step)
 
 
-def optimiser(module: pl.LightningModule, cfg: TrainingConfig) -> dict[str, object]:
+def optimiser(module: pl.LightningModule, cfg: TrainingConfig) -> OptimizerLRScheduler:
     """AdamW with a linear warm-up and a cosine decay to 2 %, in the form Lightning takes."""
     parameters = [p for p in module.parameters() if p.requires_grad]
     adam = AdamW(
