@@ -171,6 +171,7 @@ def train(
     views: int,
     device: torch.device,
     continuation: Continuation,
+    callbacks: Sequence[pl.Callback] = (),
     loggers: Sequence[Logger] = (),
     validate_every: int = 0,
     log_every: int = 20,
@@ -179,6 +180,7 @@ def train(
 
     Args:
         label: the phase's name, for the progress line.
+        callbacks: Lightning's, to look on.
         views: held-out views; validation_step gets their indices.
         validate_every: steps between two validations; 0 = none.
 
@@ -192,7 +194,7 @@ def train(
         max_steps=steps,
         max_epochs=-1,
         logger=list(loggers) or False,
-        callbacks=[StepProgress(label), continuation],
+        callbacks=[StepProgress(label), *callbacks, continuation],
         val_check_interval=validate_every or None,
         check_val_every_n_epoch=None,
         limit_val_batches=views if validate_every else 0,

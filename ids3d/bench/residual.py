@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from ids3d.bench.report import Claim, Figure, Report, Table, curves
-from ids3d.bench.stats import Estimate, mean_interval
 from ids3d.bench.store import Store
 from ids3d.progress import track
+from ids3d.report.page import Claim, Figure, Report, Table, curves
+from ids3d.report.stats import Estimate, mean_interval
 from ids3d.seeding import generator_for
 from ids3d.tabletop.captions import caption
 from ids3d.tabletop.dataset import picture
@@ -48,7 +49,7 @@ class Plan:
 QUICK = Plan(pictures=8, shares=(0.05, 0.35, 0.65, 0.95), batch=8)
 
 
-def study(prior: Prior, store: Store, plan: Plan, command: str) -> Report:
+def study(prior: Prior, store: Store, identity: Mapping[str, Any], plan: Plan, command: str) -> Report:
     """Residuals of the held-out tabletop pictures at each timestep before, and after each iteration."""
     report = Report(
         "Does fixed-point regularisation do its work?",
@@ -64,7 +65,7 @@ def study(prior: Prior, store: Store, plan: Plan, command: str) -> Report:
         for share in track(plan.shares, f"residuals, {step}", unit="timestep"):
             residuals = store.get(
                 "residual",
-                {**asdict(plan), "shares": share, "step": step, "scale": scale},
+                {**identity, **asdict(plan), "shares": share, "step": step, "scale": scale},
                 lambda share=share, cfg=cfg: [{"residuals": _residuals(prior, plan, cfg, share)}],  # type: ignore[misc]
             )[0]["residuals"]
             everywhere += residuals

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -30,6 +31,8 @@ class SamplerConfig:
 
 class Sampler(ABC):
     """A method that samples the edited picture. It edits pictures; a scene needs a gradient, and so another method."""
+
+    cfg: Any  # the method's own Config, a SamplerConfig
 
     @abstractmethod
     def edit(

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import torch
 
-from ids3d.bench.report import Claim, Figure, Report, Table, curves, shown
-from ids3d.bench.stats import Estimate
+from ids3d.report.page import Claim, Figure, Report, Table, curves, shown
+from ids3d.report.stats import Estimate
 
 
 def report() -> Report:

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from ids3d.bench.stats import Curve, Estimate, at_equal_strength, mean_interval, paired_difference
+from ids3d.report.stats import Curve, Estimate, at_equal_strength, mean_interval, paired_difference
 
 
 def test_intervals_hold_the_mean_as_often_as_they_say() -> None:

@@ -12,11 +12,14 @@ from pathlib import Path
 from typing import Literal
 
 import jinja2
+import numpy as np
+import torch
 from PIL import Image
 from torch import Tensor
+from torch.nn import functional
 
-from ids3d.bench.stats import Estimate
 from ids3d.pictures import to_bytes
+from ids3d.report.stats import Estimate
 
 Verdict = Literal["holds", "does not hold", "not decided"]
 
@@ -72,7 +75,9 @@ class Report:
         for figure in self.figures:
             (folder / f"{figure.name}.png").write_bytes(_png(figure.picture))
         environment = jinja2.Environment(
-            loader=jinja2.PackageLoader("ids3d.bench", "."), autoescape=True, undefined=jinja2.StrictUndefined
+            loader=jinja2.PackageLoader("ids3d.report", "."),
+            autoescape=True,
+            undefined=jinja2.StrictUndefined,
         )
         environment.filters |= {"cell": shown, "data_url": _data_url}
         page = folder / "report.html"
@@ -134,6 +139,12 @@ def _data_url(picture: Tensor) -> str:
     return f"data:image/png;base64,{base64.b64encode(_png(picture)).decode()}"
 
 
+def stacked(rows: Sequence[Tensor]) -> Tensor:
+    """Pictures (h, w, 3) one below the other, the narrower ones with white beside them."""
+    width = max(row.shape[1] for row in rows)
+    return torch.cat([functional.pad(row, (0, 0, 0, width - row.shape[1]), value=1.0) for row in rows])
+
+
 def curves(
     title: str,
     axes: tuple[str, str],
@@ -141,10 +152,9 @@ def curves(
     points: Sequence[tuple[str, float, float]] = (),
 ) -> Tensor:
     """A plot (h, w, 3): a labelled line for each of `lines` (label, x, y), and single labelled points."""
-    import matplotlib
+    import matplotlib  # a second to import: only who draws pays
 
     matplotlib.use("Agg")
-    import torch
     from matplotlib import pyplot
 
     figure, axis = pyplot.subplots(figsize=(6.4, 4.2), dpi=110)
@@ -160,6 +170,4 @@ def curves(
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
     pyplot.close(figure)
-    import numpy as np
-
     return torch.from_numpy(np.asarray(Image.open(buffer).convert("RGB")).copy()).float() / 255
