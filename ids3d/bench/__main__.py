@@ -9,10 +9,10 @@ import shlex
 import sys
 import time
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
+import ids3d
 from data.pictures import Pictures, tabletop_task
 from ids3d.bench import ablation, cost, edits, images, residual, reversibility, scenes
 from ids3d.bench.edits import Judges, Method
@@ -140,6 +140,7 @@ def _identity(given: argparse.Namespace, prior: Prior) -> dict[str, Any]:
     folder = getattr(given, "folder", None)
     return {
         "prior": picture_job(_prior_overrides(given)).to_mapping()["prior"],
+        "version": ids3d.__version__,
         "weights": weights_digest(prior),
         "judges": [getattr(given, "clip", None), getattr(given, "lpips", None)],
         "folder": str(Path(folder).resolve()) if folder else "",
@@ -225,10 +226,9 @@ def _reversibility(given: argparse.Namespace, store: Store, command: str) -> Rep
 def _cost(given: argparse.Namespace, store: Store, command: str) -> Report:
     plan = cost.QUICK if given.quick else cost.Plan()
     prior = _prior(given)
-    tasks, methods = _tasks(given, prior, plan.pictures), _methods(given, prior, 200)
+    tasks, methods = _tasks(given, prior, plan.pictures), _methods(given, prior, 10 if given.quick else 200)
     identity = _identity(given, prior)
-    make_prior = partial(build_prior, tuple(given.overrides), given.device)
-    return cost.study(make_prior, tasks, methods, store, identity, command, plan)
+    return cost.study(prior, tasks, methods, store, identity, command, plan)
 
 
 def _residual(given: argparse.Namespace, store: Store, command: str) -> Report:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import resource
+import ctypes
+import gc
+import math
 import statistics
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -25,8 +25,6 @@ from ids3d.tasks import Task
 from models.guidance.sampling import Sampler
 from models.priors.prior import Prior, Prompt
 from systems.edit_images import optimise
-
-MakePrior = Callable[[], Prior]
 
 
 @dataclass(frozen=True)
@@ -72,7 +70,7 @@ class Work:
 
 
 def study(
-    make_prior: MakePrior,
+    prior: Prior,
     tasks: Sequence[Task],
     methods: Sequence[Method],
     store: Store,
@@ -80,8 +78,7 @@ def study(
     command: str,
     plan: Plan,
 ) -> Report:
-    """Times in alternation in one process, medians; memory in a process for each method (on a CPU)."""
-    prior = make_prior()
+    """Times in alternation, medians; evaluations of the UNet, counted; and peak memory of one step."""
     work = _prepare(prior, tasks, plan)
     settings = {**identity, "rounds": plan.rounds, "steps": plan.steps, "pictures": plan.pictures}
     settings["methods"] = [[m.name, dict(m.settings), m.steps] for m in methods]
@@ -90,12 +87,7 @@ def study(
     seconds = {m.shown: [r["seconds"][m.shown] for r in rounds] for m in methods}
     base = seconds.get("DDS")
     rows = []
-    for method in track(methods, "memory", unit="method"):
-        memory = store.get(
-            "cost",
-            {**settings, "memory of": [method.name, dict(method.settings)]},
-            lambda method=method: [{"peak": _peak_memory(make_prior, work, method)}],  # type: ignore[misc]
-        )[0]["peak"]
+    for method in methods:
         own, counts = seconds[method.shown], rounds[0]["evaluations"][method.shown]
         ratio: Estimate | str = "–"
         if base is not None:
@@ -106,7 +98,7 @@ def study(
             statistics.median(own) * rounds[0]["steps"][method.shown],
             counts[0],
             counts[1],
-            memory,
+            rounds[0]["memory"].get(method.shown, math.nan),
         )
         rows.append((method.shown, cells))
     columns = (
@@ -155,7 +147,7 @@ def _run(method: Method, guidance: Any, work: Work, steps: int) -> int:
 
 
 def _rounds(prior: Prior, work: Work, methods: Sequence[Method], plan: Plan) -> list[dict[str, Any]]:
-    """Of each counted round: seconds per step and picture; and of all: evaluations per step and picture, and steps."""
+    """Of each counted round, seconds per step and picture; evaluations and steps; with the first, the memory."""
     counted: Any = Counted(prior)
     built = [(method, method.build(counted)) for method in methods]
     rounds: list[dict[str, Any]] = []
@@ -175,6 +167,11 @@ def _rounds(prior: Prior, work: Work, methods: Sequence[Method], plan: Plan) -> 
             steps[method.shown] = done if isinstance(guidance, Sampler) else method.steps
         if index:
             rounds.append({"seconds": seconds, "evaluations": evaluations, "steps": steps})
+    memory = {
+        method.shown: peak_memory(lambda m=method, g=guidance: _run(m, g, work, 1), prior.device)  # type: ignore[misc]
+        for method, guidance in built
+    }
+    rounds[0]["memory"] = {name: value for name, value in memory.items() if math.isfinite(value)}
     return rounds
 
 
@@ -183,28 +180,28 @@ def _synchronise(prior: Prior) -> None:
         torch.cuda.synchronize(prior.device)
 
 
-def _peak_memory(make_prior: MakePrior, work: Work, method: Method) -> float:
-    """MB beyond what is held before the first step: of tensors on CUDA; on a CPU, in a process of its own."""
-    if work.z.is_cuda:
-        return _measure_memory(make_prior, work, method)
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
-        return process.submit(_measure_memory, make_prior, work, method).result()
+def peak_memory(work: Callable[[], object], device: torch.device) -> float:
+    """MB held while `work` runs, at most, beyond what is held before it; nan where that can't be measured.
+
+    On CUDA of tensors; on a CPU of the process, as Linux keeps the high-water mark of its resident size.
+    """
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        work()
+        return (torch.cuda.max_memory_allocated(device) - before) / 1e6
+    mark = Path("/proc/self/clear_refs")
+    if not mark.exists():
+        return math.nan
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)  # what was freed is given back, lest `work` use it uncounted
+    mark.write_text("5")  # proc(5): the high-water mark begins anew
+    before = _kilobytes("VmRSS")
+    work()
+    return (_kilobytes("VmHWM") - before) * 1024 / 1e6
 
 
-def _measure_memory(make_prior: MakePrior, work: Work, method: Method) -> float:
-    prior = make_prior()
-    guidance = method.build(prior)
-    before = _high_water(prior)
-    _run(method, guidance, work, 1)
-    return _high_water(prior, reset=False) - before
-
-
-def _high_water(prior: Prior, reset: bool = True) -> float:
-    """The largest memory held so far, MB; on CUDA counted anew from here on if `reset`."""
-    if prior.device.type == "cuda":
-        if reset:
-            torch.cuda.reset_peak_memory_stats(prior.device)
-        return torch.cuda.max_memory_allocated(prior.device) / 1e6
-    return (
-        resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e6
-    )
+def _kilobytes(field: str) -> int:
+    """A field of /proc/self/status."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(f"{field}:"))
