@@ -4,9 +4,17 @@ from __future__ import annotations
 
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
+
+from ids3d.registry import find
+from models.guidance.dds import DDS
+from tests import tiny_sd
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -43,3 +51,47 @@ def test_configs_and_folders_that_it_names_are_there() -> None:
         assert not path or (ROOT / path).is_dir()
     for path in re.findall(r"configs/[\w/-]+\.yaml", README):
         assert (ROOT / path).is_file()
+
+
+def example(index: int) -> str:
+    """The README's index-th Python example."""
+    return re.findall(r"```python\n(.*?)```", README, re.DOTALL)[index]
+
+
+def test_its_guidance_works_by_import_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "my_guidance.py").write_text(example(0))
+    monkeypatch.syspath_prepend(tmp_path)
+    half = find("guidance", "my_guidance:Half")
+    prior, z = tiny_sd.prior(), torch.randn(2, 2, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    prompts = prior.embed(["a red cube"]), prior.embed(["a blue cube"])
+    ours, dds = (
+        method(method.Config(), prior)(z[0], z[1], *prompts, torch.Generator().manual_seed(1)).grad
+        for method in (half, DDS)
+    )
+    assert torch.allclose(ours, dds / 2) and float(dds.norm()) > 0
+    lines = [line for line in example(0).splitlines() if line and "import" not in line]
+    assert len(lines) <= 15
+
+
+def test_its_loop_runs() -> None:
+    names: dict[str, Any] = {}
+    exec(compile(example(1), "README.md", "exec"), names)
+    assert names["edited"].shape == (1, 3, 64, 64)
+    assert not torch.equal(names["z_trg"], names["z_src"])
+    # Nothing of it needs Lightning or a config file.
+    code = "import models.guidance.ids, models.priors.tabletop, sys; assert 'pytorch_lightning' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+
+
+@pytest.mark.slow
+def test_its_picture_command(tmp_path: Path) -> None:
+    command = [
+        sys.executable,
+        "launch.py",
+        "--config",
+        "configs/ids-image.yaml",
+        f"output={tmp_path}",
+        "edit.steps=3",
+    ]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    assert len(list(tmp_path.rglob("edited.png"))) == 1
