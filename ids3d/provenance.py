@@ -43,6 +43,19 @@ def describe() -> dict[str, Any]:
     }
 
 
+def summary() -> dict[str, str]:
+    """`describe` for a reader: the few facts that a report ends with."""
+    made = describe()
+    packages = (f"{name} {made['packages'].get(name, '')}" for name in ("torch", "diffusers", "transformers"))
+    return {
+        "revision": str(made["git"]),
+        "python": made["python"],
+        "machine": made["machine"],
+        "packages": ", ".join(packages),
+        "written": made["started"],
+    }
+
+
 def git_revision(folder: Path) -> str | None:
     """The commit of the repository whose top is `folder`, '-dirty' added for uncommitted changes; None without one."""
     if not (folder / ".git").exists():

@@ -6,13 +6,8 @@ import copy
 import hashlib
 import json
 import logging
-import math
-import os
-import resource
-import sys
 import time
 import warnings
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,11 +27,10 @@ from models.priors.prior import Prior
 from models.renderers.occupancy import OccupancyRenderer
 from systems.evaluate import show_reconstruction
 from systems.loop import Continuation, GracefulStop, train
+from systems.report import report_scene
+from systems.storage import Figures, fingerprint, memory_figures, write_atomically, write_json
 
 log = logging.getLogger(__name__)
-
-Figures = dict[str, float | str]
-"""What metrics.json holds: flat names and numbers, and the guidance's name."""
 
 
 class Run:
@@ -213,6 +207,8 @@ def run(experiment: Experiment, test: bool = False) -> Figures:
         figures["guidance"] = experiment.guidance.type
     figures["time/total_seconds"] = time.monotonic() - start + job.seconds_before
     figures.update(memory_figures(job.device))
+    if experiment.stage == "all":
+        report_scene(experiment, job.prompts, figures)
     write_json(job.folder / "metrics.json", figures)
     return figures
 
@@ -290,34 +286,6 @@ def scene_digest(scene: Scene) -> str:
             digest.update(f"{tuple(tensor.shape)}".encode())
             digest.update(tensor.cpu().contiguous().numpy().data)
     return digest.hexdigest()
-
-
-def fingerprint(settings: Mapping[str, Any]) -> str:
-    """16 hexadecimal digits that name the settings."""
-    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def memory_figures(device: torch.device) -> dict[str, float]:
-    """memory/peak_gb: this process's largest resident size so far; memory/peak_cuda_gb: of tensors on the GPU."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # kilobytes on Linux, bytes on macOS
-    figures = {"memory/peak_gb": peak * (1 if sys.platform == "darwin" else 1024) / 1e9}
-    if device.type == "cuda":
-        figures["memory/peak_cuda_gb"] = torch.cuda.max_memory_allocated(device) / 1e9
-    return figures
-
-
-def write_json(path: Path, figures: Figures) -> None:
-    """Write figures by name, whole or not at all; what is undefined (nan, infinite) becomes null."""
-    clean = {k: v if isinstance(v, str) or math.isfinite(v) else None for k, v in figures.items()}
-    write_atomically(path, lambda p: p.write_text(json.dumps(clean, indent=2, allow_nan=False) + "\n"))
-
-
-def write_atomically(path: Path, write: Any) -> None:
-    """`write(temporary path)`, then a rename to `path`."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    write(temporary)
-    temporary.replace(path)
 
 
 def quieten_lightning() -> None:

@@ -27,7 +27,9 @@ from models.priors.prior import Prior, picture_size
 from systems.edit_images import EditImages
 from systems.evaluate import TABLETOP_CLIP
 from systems.loop import GracefulStop
-from systems.run import Figures, fingerprint, memory_figures, pick_device, write_json
+from systems.report import report_pictures
+from systems.run import pick_device
+from systems.storage import Figures, fingerprint, memory_figures, write_json
 
 log = logging.getLogger(__name__)
 
@@ -209,7 +211,9 @@ def run(job: ImageEdit) -> None:
         if (values := [value for row in results if isinstance(value := row.get(name), int | float)])
     }
     totals = {"pictures": float(len(results)), "time/total_seconds": time.monotonic() - start}
-    write_json(job.folder / "metrics.json", {**means, **totals, **memory_figures(work.device)})
+    figures: Figures = {**means, **totals, **memory_figures(work.device)}
+    report_pictures(job, figures, [str(row["name"]) for row in results])
+    write_json(job.folder / "metrics.json", figures)
     for name, value in means.items():
         print(f"{name} = {value:.4g}")
     print(f"results: {job.folder}")

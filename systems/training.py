@@ -25,7 +25,8 @@ from ids3d.tabletop.dataset import Pictures, pictures
 from ids3d.tabletop.scene import HELD_OUT
 from ids3d.tracking import Tracking
 from systems.loop import Continuation, GracefulStop, train
-from systems.run import fingerprint, pick_device, write_json
+from systems.run import pick_device
+from systems.storage import fingerprint, write_json
 
 VALIDATION = range(HELD_OUT + 500_000, HELD_OUT + 500_512)
 """Seeds of the pictures that training looks at to report on itself; the evaluation uses others."""

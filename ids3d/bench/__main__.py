@@ -20,7 +20,7 @@ from ids3d.bench.prior import build_prior, picture_job, weights_digest
 from ids3d.bench.store import Store
 from ids3d.errors import Interrupted, UserError
 from ids3d.metrics import ClipLpips, ClipScore, Lpips, PackagedLpips
-from ids3d.provenance import describe
+from ids3d.provenance import summary
 from ids3d.report.page import Report
 from ids3d.tasks import Task
 from models.priors.prior import Prior
@@ -239,16 +239,7 @@ def _residual(given: argparse.Namespace, store: Store, command: str) -> Report:
 
 def finish(report: Report, folder: Path, seconds: float) -> None:
     """Adds how it was made, writes the report, and says what came out and where it is."""
-    made = describe()
-    packages = {name: made["packages"].get(name, "") for name in ("torch", "diffusers", "transformers")}
-    report.facts |= {
-        "revision": str(made["git"]),
-        "python": made["python"],
-        "machine": made["machine"],
-        "packages": ", ".join(f"{name} {version}" for name, version in packages.items()),
-        "this run took": f"{seconds:.0f} s (what was there already is not counted)",
-        "started": made["started"],
-    }
+    report.facts |= {**summary(), "this run took": f"{seconds:.0f} s (what was there already is not counted)"}
     page = report.write(folder)
     for claim in report.claims:
         print(f"{claim.text}: {claim.verdict} ({claim.evidence})")

@@ -67,12 +67,12 @@ class Report:
     figures: list[Figure] = field(default_factory=list)
     facts: dict[str, str] = field(default_factory=dict)  # settings, versions, machine, time
 
-    def write(self, folder: Path) -> Path:
-        """Write report.html, and each table and figure as a file; the path of the page."""
+    def write(self, folder: Path, parts: bool = True) -> Path:
+        """Write report.html, and with `parts` each table and figure as a file too; the path of the page."""
         folder.mkdir(parents=True, exist_ok=True)
-        for table in self.tables:
+        for table in self.tables if parts else ():
             _write_csv(folder / f"{table.name}.csv", table)
-        for figure in self.figures:
+        for figure in self.figures if parts else ():
             (folder / f"{figure.name}.png").write_bytes(_png(figure.picture))
         environment = jinja2.Environment(
             loader=jinja2.PackageLoader("ids3d.report", "."),

@@ -133,6 +133,7 @@ def test_a_folder_is_edited_once(job: Job, tmp_path: Path, caplog: pytest.LogCap
     again = {i: (task.folder / str(i) / "edited.png").stat().st_mtime_ns for i in range(4)}
     assert {i for i in first if first[i] != again[i]} == {2}
     assert caplog.text.count("edited already") == 3
+    assert (task.folder / "report.html").read_text().count("data:image/png;base64,") == 4
     assert len(json.loads((task.folder / "metrics.json").read_text())) > 3
 
 

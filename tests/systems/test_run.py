@@ -22,7 +22,8 @@ from systems.edit_scene import EditScene
 from systems.evaluate import Evaluate
 from systems.loop import GracefulStop
 from systems.reconstruct import Reconstruct
-from systems.run import Run, fingerprint, run, write_json
+from systems.run import Run, run
+from systems.storage import fingerprint, write_json
 from tests.systems import tiny_scene
 
 Tiny = Callable[..., Experiment]
@@ -66,6 +67,11 @@ def test_a_run_from_start_to_end(tiny: Tiny) -> None:
         f"{view}_{name}.png" for view in ("00", "08") for name in names
     )
     assert iio.imread(folder / "video.mp4").shape[0] == 2
+    page = (folder / "report.html").read_text()
+    assert "“a red cube on a wooden floor” to “a blue cube on a wooden floor”" in page
+    assert page.count("data:image/png;base64,") == 2  # both held-out views
+    inside = page.split("inside its mask")[1].split("</tr>")[0]
+    assert f"{figures['source/psnr_inside']:.2f}" in inside and f"{figures['edit/psnr_inside']:.2f}" in inside
     header = (folder / "metrics.csv").read_text().split("\n")[0]
     for column in (
         "reconstruct/loss",
