@@ -49,6 +49,9 @@ class EditScene(pl.LightningModule):
         optimiser: Literal["sgd", "scalar-adam", "adam"] = "sgd"
         lr: float = 0.0488
         momentum: float = 0.9
+        shrink: bool = (
+            True  # sgd: what single steps contradict each other about stays as it is (see CalibratedSGD)
+        )
         decay: bool = True  # the step falls to zero along half a cosine; false: it stays
         views_per_step: int = 1  # guidance of several views is averaged
         appearance_only: bool = False  # the density stays as it was reconstructed
@@ -96,7 +99,7 @@ class EditScene(pl.LightningModule):
     def configure_optimizers(self) -> torch.optim.Optimizer:
         cfg, parameters = self.cfg, [p for p in self.renderer.parameters() if p.requires_grad]
         if cfg.optimiser == "sgd":
-            return CalibratedSGD(parameters, lr=cfg.lr, momentum=cfg.momentum)
+            return CalibratedSGD(parameters, lr=cfg.lr, momentum=cfg.momentum, shrink=cfg.shrink)
         if cfg.optimiser == "scalar-adam":
             return ScalarAdam(parameters, lr=cfg.lr, betas=(cfg.momentum, 0.99))
         return torch.optim.Adam(parameters, lr=cfg.lr, betas=(cfg.momentum, 0.99), eps=1e-15)

@@ -64,13 +64,24 @@ class CalibratedSGD(torch.optim.Optimizer):
     steps (numerator and denominator apart), being a property of field and views, not of the noise drawn. g is
     smoothed by `momentum` as an average, which leaves the length of a step alone.
 
+    With `shrink`, each entry's average m is multiplied by the Wiener gain max(0, m^2 - n) / m^2, n being the variance
+    that the noise of single steps leaves in the average: (E[g^2] - m^2) c / (1 - c) with c the sum of the squared
+    weights of the average, (1 - b) / (1 + b) in the long run. Where steps agree, as in what the edit changes, it is
+    near 1; where they point now here, now there, as in the background, it is 0, and the field does not drift.
+
     Call `observe` with |q|^2 before every `step`.
     """
 
     def __init__(
-        self, params: Iterable[Any], lr: float, momentum: float = 0.9, smoothing: float = 0.95
+        self,
+        params: Iterable[Any],
+        lr: float,
+        momentum: float = 0.9,
+        smoothing: float = 0.95,
+        shrink: bool = False,
     ) -> None:
-        super().__init__(params, {"lr": lr, "momentum": momentum, "smoothing": smoothing})
+        defaults = {"lr": lr, "momentum": momentum, "smoothing": smoothing, "shrink": shrink}
+        super().__init__(params, defaults)
         # In a group, so that state_dict() keeps them: weighted sums of |g|^2 and |q|^2, and the step count.
         self.param_groups[0].update(gradient_sq=0.0, signal_sq=0.0, steps=0)
         self._observed: float | None = None
@@ -93,9 +104,9 @@ class CalibratedSGD(torch.optim.Optimizer):
         loss = closure() if closure is not None else None
         head = self.param_groups[0]
         gradient_sq = sum(float(g.square().sum()) for g in self._gradients())
-        keep = head["smoothing"]
-        head["gradient_sq"] = keep * head["gradient_sq"] + (1 - keep) * gradient_sq
-        head["signal_sq"] = keep * head["signal_sq"] + (1 - keep) * self._observed
+        smooth = head["smoothing"]
+        head["gradient_sq"] = smooth * head["gradient_sq"] + (1 - smooth) * gradient_sq
+        head["signal_sq"] = smooth * head["signal_sq"] + (1 - smooth) * self._observed
         head["steps"] += 1
         self._observed = None
         if not head["gradient_sq"]:  # no gradient so far: nothing to move, and no scale to move it by
@@ -107,13 +118,36 @@ class CalibratedSGD(torch.optim.Optimizer):
                 state = self.state[parameter]
                 if not state:
                     state["mean"] = torch.zeros_like(parameter)
-                state["mean"].lerp_(parameter.grad, 1 - group["momentum"])
-                unbiased = 1 - group["momentum"] ** head["steps"]
-                parameter.sub_(state["mean"], alpha=group["lr"] / self.gain / unbiased)
+                    if group["shrink"]:
+                        state["square"] = torch.zeros_like(parameter)
+                keep, gradient = group["momentum"], parameter.grad
+                state["mean"].lerp_(gradient, 1 - keep)
+                unbiased = 1 - keep ** head["steps"]
+                move = state["mean"] / unbiased
+                if group["shrink"]:
+                    state["square"].lerp_(gradient.square(), 1 - keep)
+                    move = move * wiener_gain(move, state["square"] / unbiased, keep, head["steps"])
+                parameter.sub_(move, alpha=group["lr"] / self.gain)
         return loss
 
     def _gradients(self) -> list[Tensor]:
         return [p.grad for group in self.param_groups for p in group["params"] if p.grad is not None]
+
+
+def wiener_gain(mean: Tensor, square: Tensor, momentum: float, steps: int) -> Tensor:
+    """What part of a running average is signal, in [0, 1] for each entry; see `CalibratedSGD`.
+
+    Args:
+        mean, square: averages of g and g^2 over `steps` steps with weights that fall by `momentum`, of one shape and
+            free of the bias to zero.
+    """
+    decayed = momentum**steps
+    share = (1 - momentum) / (1 + momentum) * (1 + decayed) / (1 - decayed)  # c; 1 after a single step
+    if share >= 1:
+        return torch.ones_like(mean)  # one step, or no memory: nothing is known of the noise
+    signal = mean.square()
+    noise = (square - signal).clamp(min=0) * (share / (1 - share))
+    return ((signal - noise) / signal.clamp(min=torch.finfo(signal.dtype).tiny)).clamp(0, 1)
 
 
 def cosine(progress: float, floor: float = 0.0) -> float:

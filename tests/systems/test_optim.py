@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from systems.optim import CalibratedSGD, ScalarAdam, cosine
+from systems.optim import CalibratedSGD, ScalarAdam, cosine, wiener_gain
 
 
 def test_scalar_adam_follows_its_formula() -> None:
@@ -121,3 +121,37 @@ def test_state_goes_through_a_state_dict(kind: str) -> None:
 def test_cosine() -> None:
     assert [cosine(p) for p in (-1, 0, 0.5, 1, 2)] == pytest.approx([1, 1, 0.5, 0, 0])
     assert cosine(1, floor=0.1) == pytest.approx(0.1)
+
+
+def test_the_wiener_gain_keeps_what_steps_agree_on() -> None:
+    """Against the averages' definition, and against what it is for: signal with little noise, and noise alone."""
+    generator = torch.Generator().manual_seed(0)
+    n, momentum, steps = 4000, 0.9, 60
+    truth = torch.cat([torch.full((n,), 1.0), torch.zeros(n)])
+    weights = torch.tensor([momentum ** (steps - 1 - i) for i in range(steps)], dtype=torch.float64)
+    weights = weights / weights.sum()
+    draws = truth + torch.randn(steps, 2 * n, generator=generator, dtype=torch.float64)
+    mean, square = weights @ draws, weights @ draws.square()
+    gain = wiener_gain(mean, square, momentum, steps)
+    c = float(weights.square().sum())
+    by_hand = (1 - (square - mean.square()) * c / (1 - c) / mean.square()).clamp(0, 1)
+    torch.testing.assert_close(gain, by_hand)
+    # The noise's variance in the average is c, about 0.05, beside a signal of 1.
+    assert float(gain[:n].mean()) > 0.9
+    drift, kept = (mean[n:].square().mean().sqrt(), (gain * mean)[n:].square().mean().sqrt())
+    assert float(kept) < 0.75 * float(drift)
+    assert torch.equal(wiener_gain(mean, square, momentum, 1), torch.ones_like(mean))
+
+
+def test_shrinking_leaves_what_never_changes_alone() -> None:
+    """A gradient that is the same at each step is all signal: the same path as without shrinking."""
+    paths = []
+    for shrink in (False, True):
+        p = torch.nn.Parameter(torch.zeros(3))
+        optimiser = CalibratedSGD([p], lr=0.1, shrink=shrink)
+        for _ in range(5):
+            p.grad = torch.tensor([1.0, -2.0, 0.0])
+            optimiser.observe(1.0)
+            optimiser.step()
+        paths.append(p.detach().clone())
+    torch.testing.assert_close(paths[0], paths[1])
