@@ -154,7 +154,9 @@ def _upright(poses: Poses) -> Tensor:
     mean = _unit(mean) if float(mean.norm()) > 1e-3 else _unit(poses.c2w[0, :, 1])
     _, spread, axes = torch.linalg.svd(poses.c2w[:, :, 0])
     normal = axes[2] * torch.sign(axes[2] @ mean)
-    level = len(spread) == 3 and float(spread[2]) < 0.25 * float(spread[1])
+    # Right axes that are parallel, to half a degree, lie in many planes: rounding would choose among them.
+    spans = len(spread) == 3 and float(spread[1]) > 0.01 * float(spread[0])
+    level = spans and float(spread[2]) < 0.25 * float(spread[1])
     return normal if level and float(normal @ mean) > 0.8 else mean
 
 
