@@ -26,6 +26,9 @@ from models.guidance.sampling import Sampler
 from models.priors.prior import Prior, Prompt
 from systems.edit_images import optimise
 
+PAPER_RATIO = 4.8
+"""107.77 s against 22.45 s for 200 steps on an RTX 3090 (Kim et al. 2025)."""
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -118,10 +121,13 @@ def study(
     report.tables.append(Table("cost", columns, tuple(rows), note))
     if base is not None and "IDS" in seconds:
         ids = mean_interval([a / b for a, b in zip(seconds["IDS"], base, strict=True)])
+        # An interval that merely holds the paper's figure would agree with anything if it were wide enough.
+        near = ids.low >= 0.8 * PAPER_RATIO and ids.high <= 1.2 * PAPER_RATIO
+        apart = ids.high < PAPER_RATIO or ids.low > PAPER_RATIO
         report.claims.append(
             Claim(
-                "A step of IDS (N = 3) costs 4.8 times one of DDS (107.77 s against 22.45 s in the paper)",
-                "holds" if ids.low <= 4.8 <= ids.high else "does not hold",
+                f"A step of IDS (N = 3) costs about {PAPER_RATIO} times one of DDS, as in the paper (within 20 %)",
+                "holds" if near else "does not hold" if apart else "not decided",
                 f"{ids.mean:.2f} times ({ids.low:.2f} to {ids.high:.2f})",
             )
         )
