@@ -50,6 +50,7 @@ class Framing:
         aabb: (6,) float32, (x0, y0, z0, x1, y1, z1) in scene units.
         near, far: along unit rays, in scene units: no view shows anything nearer than near, and no ray is
             still in the box beyond far.
+        core: (6,) float32, of views from all around: the part of the box that half of the cameras see whole; else None.
     """
 
     kind: Kind
@@ -57,6 +58,7 @@ class Framing:
     aabb: Tensor
     near: float
     far: float
+    core: Tensor | None = None
 
     def place(self, c2w: Tensor) -> Tensor:
         """Cameras (n, 3, 4) of the files, float64, as cameras of the scene, float32."""
@@ -86,7 +88,8 @@ def frame(poses: Poses, recentre: bool, box_size: float) -> Framing:
     low, high, centres = scale * low, scale * high, to_scene.apply(poses.centres)
     farthest = torch.maximum((centres - low).abs(), (centres - high).abs()).norm(dim=-1).max()
     near = scale * float(poses.bounds[:, 0].min())
-    return Framing(kind, to_scene, torch.cat([low, high]).float(), near, float(farthest))
+    core = _core(poses, to_scene, low, high) if kind == "all around" else None
+    return Framing(kind, to_scene, torch.cat([low, high]).float(), near, float(farthest), core)
 
 
 def kind_of(poses: Poses) -> Kind:
@@ -118,6 +121,13 @@ def _depths(poses: Poses, kind: Kind) -> Tensor:
     reach = (poses.bounds[:, 1] - focus).median()
     far = torch.minimum(poses.bounds[:, 1], focus + reach)
     return torch.stack([poses.bounds[:, 0], torch.maximum(far, 1.01 * poses.bounds[:, 0])], dim=-1)
+
+
+def _core(poses: Poses, to_scene: Similarity, low: Tensor, high: Tensor) -> Tensor:
+    """A cube (6,) around the point that the cameras look at, as large as the median view shows there, in the box."""
+    middle = to_scene.apply(closest_to_axes(poses.centres, poses.forward))
+    reach = to_scene.scale * (_focus_depths(poses) * poses.tangents.amax(dim=-1)).median()
+    return torch.cat([torch.maximum(middle - reach, low), torch.minimum(middle + reach, high)]).float()
 
 
 def _focus_depths(poses: Poses) -> Tensor:

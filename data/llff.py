@@ -29,6 +29,7 @@ from ids3d.scene import Scene, Truth
 
 log = logging.getLogger(__name__)
 
+BLACK = (0.0, 0.0, 0.0)
 SAMPLE = Path(ids3d.__file__).parent / "scenes" / "tabletop_llff"
 
 
@@ -50,7 +51,9 @@ class LLFFDataModule(pl.LightningDataModule):
         box_size: float = 2.0  # longest side of the scene's box, scene units; 0 = the pose file's units
         near_margin: float = 0.9  # on the nearest depths, which are of sparse points (NeRF: 0.9)
         far_margin: float = 1.05  # on the farthest depths
-        background: tuple[float, float, float] = (0.0, 0.0, 0.0)  # rgb behind the box and behind transparency
+        # rgb behind the box and behind transparency. null: black; but not known, and left to the renderer to learn, where
+        # opaque pictures from all around, or of all around, show a room that the box does not hold.
+        background: tuple[float, float, float] | None = None
 
         def __post_init__(self) -> None:
             if self.max_size < 1:
@@ -65,8 +68,8 @@ class LLFFDataModule(pl.LightningDataModule):
                 raise ValueError("near_margin must be in (0, 1] and far_margin at least 1")
             if self.box_size < 0:
                 raise ValueError(f"box_size must not be negative: {self.box_size}")
-            if not all(0 <= channel <= 1 for channel in self.background):
-                raise ValueError(f"background must be rgb in [0, 1], not {list(self.background)}")
+            if not all(0 <= channel <= 1 for channel in self.background or ()):
+                raise ValueError(f"background must be rgb in [0, 1], not {list(self.background or ())}")
 
     scene: Scene
 
@@ -101,7 +104,8 @@ class LLFFDataModule(pl.LightningDataModule):
             height=height,
             width=width,
         )
-        images = read_photographs(photographs, height, width, cfg.background)
+        images = read_photographs(photographs, height, width, cfg.background or BLACK)
+        room = framing.kind != "forward-facing" and not any(p.transparent for p in photographs)
         views = Views(images, cameras, tuple(p.path.stem for p in photographs))
         held_out = torch.arange(len(views)) % cfg.holdout == 0
         test = views[held_out]
@@ -111,11 +115,12 @@ class LLFFDataModule(pl.LightningDataModule):
             aabb=framing.aabb,
             near=framing.near,
             far=framing.far,
-            background=cfg.background,
+            background=cfg.background or (None if room else BLACK),
             kind=framing.kind,
             to_scene=framing.to_scene,
             truth=read_truth(self.root, test),
             captions=read_captions(self.root),
+            core=framing.core,
         )
         log.info("%s: %s; %s", self.root, found, scene.describe())
         return scene
@@ -249,7 +254,7 @@ def read_truth(root: Path, test: Views) -> Truth | None:
             if (photograph.width, photograph.height) < (width, height):
                 raise UserError(f"{photograph.path} is smaller than its view ({width}x{height})")
     edited = [Photograph(path, width, height) for path in paths["edited"]]
-    images = read_photographs(edited, height, width, (0.0, 0.0, 0.0))
+    images = read_photographs(edited, height, width, BLACK)
     return Truth(images, read_masks(paths["masks"], height, width))
 
 

@@ -31,6 +31,7 @@ class Photograph:
     width: int
     height: int
     turn: bool = False
+    transparent: bool = False
 
 
 def find_photographs(folder: Path) -> list[Path]:
@@ -51,12 +52,13 @@ def inspect(path: Path, width: float, height: float) -> Photograph:
     try:
         with Image.open(path) as image:
             stored, orientation = image.size, image.getexif().get(_ORIENTATION, 1)
+            transparent = image.has_transparency_data
     except Exception as error:  # Pillow's decoders raise whatever a damaged file leads them to
         raise _unreadable(path, error) from error
     if same_proportions(*stored, width, height):
-        return Photograph(path, *stored)
+        return Photograph(path, *stored, transparent=transparent)
     if orientation in (5, 6, 7, 8) and same_proportions(stored[1], stored[0], width, height):
-        return Photograph(path, stored[1], stored[0], turn=True)
+        return Photograph(path, stored[1], stored[0], turn=True, transparent=transparent)
     raise UserError(
         f"{path} has {stored[0]}x{stored[1]} pixels, which is no reduction of the {width:g}x{height:g} that the "
         "poses are for: use the pictures that the poses were found from, uncropped"

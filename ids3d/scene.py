@@ -57,11 +57,12 @@ class Scene:
         train, test: views for training and views held out, of one picture size.
         aabb: (6,) float32, (x0, y0, z0, x1, y1, z1) in scene units, around all that the pictures see.
         near, far: bounds of the scene along unit rays, in scene units; 0 <= near < far.
-        background: rgb in [0, 1] behind the box.
+        background: rgb in [0, 1] behind the box; None: not known, such as a room around what was photographed.
         kind: how the cameras stand to each other.
         to_scene: from the units and axes of the files to the scene's.
         truth: the edited test views, where they are known.
         captions: what the scene shows (source) and what the edit should show (target), where the folder says.
+        core: (6,) float32, the part of the box that the cameras around it all look at; None: no part more than others.
     """
 
     train: Views
@@ -69,11 +70,12 @@ class Scene:
     aabb: Tensor
     near: float
     far: float
-    background: tuple[float, float, float]
+    background: tuple[float, float, float] | None
     kind: Kind
     to_scene: Similarity
     truth: Truth | None = None
     captions: tuple[str, str] | None = None
+    core: Tensor | None = None
 
     def __post_init__(self) -> None:
         if self.aabb.shape != (6,) or not bool(torch.all(self.aabb[:3] < self.aabb[3:])):

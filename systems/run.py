@@ -73,7 +73,7 @@ class Run:
         """An untrained field and its renderer, the same for the same seed."""
         scene = self.scene
         torch.manual_seed(self.experiment.seed)
-        geometry = self.experiment.geometry.build(scene.aabb)
+        geometry = self.experiment.geometry.build(scene.aabb, scene.core)
         renderer: OccupancyRenderer = self.experiment.renderer.build(
             geometry, scene.aabb, scene.near, scene.far, scene.background
         )
@@ -277,9 +277,10 @@ def pick_device(name: str) -> torch.device:
 
 
 def scene_digest(scene: Scene) -> str:
-    """A digest of what a reconstruction depends on: pictures, cameras, box, bounds, background and the split."""
+    """A digest of what a reconstruction depends on: pictures, cameras, box and core, bounds, background, the split."""
     digest = hashlib.sha256(repr((scene.near, scene.far, scene.background)).encode())
-    digest.update(scene.aabb.cpu().numpy().tobytes())
+    for box in (scene.aabb, scene.core):
+        digest.update(b"none" if box is None else box.cpu().numpy().tobytes())
     for views in (scene.train, scene.test):
         cameras = views.cameras
         for tensor in (views.images, cameras.c2w, cameras.fx, cameras.fy, cameras.cx, cameras.cy):

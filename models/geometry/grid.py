@@ -33,6 +33,14 @@ class GridGeometry(nn.Module):
     the opacity `initial_alpha` per unit. The colour is the sigmoid of spherical harmonics, whose coefficients are
     interpolated.
 
+    Where the scene has a core, the nodes are `magnify` times as dense in it along each axis: coordinates are stretched
+    there before the grid is laid out evenly, as contracted scenes have it (Barron et al. 2022), but piecewise linearly.
+
+    Args:
+        cfg: settings.
+        aabb: (6,) the box, world units.
+        core: (6,) the part of the box where detail matters; None: everywhere alike.
+
     Parameters:
         raw_density: (v, 1), v = x * y * z nodes, z fastest.
         raw_appearance: (v, 3 * (sh_degree + 1)²), the harmonics of red, then green, then blue.
@@ -49,6 +57,7 @@ class GridGeometry(nn.Module):
         # Opacity of an untouched field per hundredth of the box. Small, so that what is near a camera does not hide the
         # rest (DVGO, section 4.2), but above the renderer's occupancy threshold, or the field would be skipped unseen.
         initial_alpha: float = 2e-3
+        magnify: float = 4.0  # how much denser the nodes are in the scene's core, if it has one
         freeze_density: bool = False  # for edits of the appearance alone
 
         def __post_init__(self) -> None:
@@ -56,28 +65,27 @@ class GridGeometry(nn.Module):
                 raise ValueError(f"voxels={self.voxels}: a grid has at least 8 nodes")
             if self.sh_degree not in (0, 1, 2):
                 raise ValueError(f"sh_degree={self.sh_degree}: one of 0, 1, 2")
+            if self.magnify < 1:
+                raise ValueError(f"magnify={self.magnify}: at least 1")
             if not 0 < self.initial_alpha < 1:
                 raise ValueError(f"initial_alpha={self.initial_alpha}: between 0 and 1")
 
     aabb: Tensor
+    core: Tensor
 
-    def __init__(self, cfg: Config, aabb: Tensor) -> None:
+    def __init__(self, cfg: Config, aabb: Tensor, core: Tensor | None = None) -> None:
         super().__init__()
         self.cfg = cfg
         self.register_buffer("aabb", aabb.float())
+        # Without a core, an empty one at the box's corner: nothing is stretched.
+        self.register_buffer("core", aabb[:3].repeat(2).float() if core is None else core.float())
         volume = float((aabb[3:] - aabb[:3]).double().prod())
         self.unit = (volume / REFERENCE_VOXELS) ** (1 / 3)
         self.shift = math.log(math.expm1(-math.log1p(-cfg.initial_alpha)))
-        self.resolution = cubic_resolution(aabb, cfg.voxels)
+        self.resolution = cubic_resolution(self._stretched_box(), cfg.voxels)
         nodes = math.prod(self.resolution)
         self.raw_density = nn.Parameter(torch.zeros(nodes, 1), requires_grad=not cfg.freeze_density)
         self.raw_appearance = nn.Parameter(torch.zeros(nodes, 3 * (cfg.sh_degree + 1) ** 2))
-
-    @property
-    def voxel_size(self) -> float:
-        """Side of a voxel in world units (of a cube of a voxel's volume)."""
-        cells = math.prod(n - 1 for n in self.resolution)
-        return float((self.aabb[3:] - self.aabb[:3]).prod() / cells) ** (1 / 3)
 
     def density_parameters(self) -> list[nn.Parameter]:
         return [self.raw_density]
@@ -103,9 +111,18 @@ class GridGeometry(nn.Module):
         return self._activated_density(at, inside), torch.sigmoid(colour)
 
     def _locate(self, positions: Tensor) -> tuple[Trilinear, Tensor]:
-        unit = (positions - self.aabb[:3]) / (self.aabb[3:] - self.aabb[:3])
-        inside = ((unit >= 0) & (unit <= 1)).all(-1)
+        box = self._stretched_box()
+        inside = ((positions >= self.aabb[:3]) & (positions <= self.aabb[3:])).all(-1)
+        unit = (self._stretched(positions) - box[:3]) / (box[3:] - box[:3])
         return Trilinear(unit, self.resolution), inside
+
+    def _stretched(self, positions: Tensor) -> Tensor:
+        """Positions (..., 3) along axes that are `magnify` times as long within the core."""
+        core = torch.minimum(torch.maximum(positions, self.core[:3]), self.core[3:]) - self.core[:3]
+        return positions + (self.cfg.magnify - 1) * core
+
+    def _stretched_box(self) -> Tensor:
+        return self._stretched(self.aabb.view(2, 3)).flatten()
 
     def _activated_density(self, at: Trilinear, inside: Tensor) -> Tensor:
         return F.softplus(at(self.raw_density)[:, 0] + self.shift) * (inside / self.unit)
@@ -113,7 +130,7 @@ class GridGeometry(nn.Module):
     @torch.no_grad()
     def resample(self, voxels: int) -> None:
         """Interpolate the grid to about `voxels` nodes. The parameters are new ones: an optimiser must be made anew."""
-        resolution = cubic_resolution(self.aabb, voxels)
+        resolution = cubic_resolution(self._stretched_box(), voxels)
         tables = []
         for table in (self.raw_density, self.raw_appearance):
             volume = table.view(1, *self.resolution, -1).permute(0, 4, 1, 2, 3)

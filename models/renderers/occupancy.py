@@ -58,7 +58,7 @@ class OccupancyRenderer(nn.Module):
         geometry: the field; held as a submodule if it is a module.
         aabb: (6,) the scene's box, world units.
         near, far: distances along the rays between which there is something to see.
-        background: colour in [0, 1] behind everything, unless the config asks for an environment.
+        background: colour in [0, 1] behind everything. None: not known; an environment is learned.
     """
 
     @dataclass
@@ -73,9 +73,9 @@ class OccupancyRenderer(nn.Module):
         # second. 0 switches either off.
         early_stop_eps: float = 1e-4
         alpha_threshold: float = 1e-4
-        # Height in pixels of a panorama that is learned in place of the background: for an object photographed from all
-        # around in a room that its box does not hold. 0: the background is one colour, as the data says.
-        environment: int = 0
+        # Height in pixels of the panorama that is learned where the background is not known: of an object photographed
+        # from all around in a room that its box does not hold. 0: black there too.
+        environment: int = 32
         chunk: int = 8192  # rays at a time when rendering whole views: memory and speed, not the result
 
         def __post_init__(self) -> None:
@@ -96,14 +96,14 @@ class OccupancyRenderer(nn.Module):
         aabb: Tensor,
         near: float,
         far: float,
-        background: tuple[float, float, float],
+        background: tuple[float, float, float] | None,
     ) -> None:
         super().__init__()
         self.cfg, self.geometry, self.near, self.far = cfg, geometry, near, far
         self.step_size = float(torch.linalg.vector_norm(aabb[3:] - aabb[:3])) / cfg.steps
         self.occupancy = OccupancyGrid(aabb.float(), cubic_resolution(aabb, cfg.occupancy_cells))
-        self.register_buffer("background", torch.tensor(background, dtype=torch.float32))
-        self.environment = Environment(cfg.environment) if cfg.environment else None
+        self.register_buffer("background", torch.tensor(background or (0.0, 0.0, 0.0)))
+        self.environment = Environment(cfg.environment) if background is None and cfg.environment else None
 
     def update_occupancy(self, step: int, generator: torch.Generator) -> None:
         """To be called at every training step, from 0 on; acts at every `occupancy_every`-th."""

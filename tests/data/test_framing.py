@@ -125,6 +125,22 @@ def test_a_far_room_behind_some_views_does_not_grow_the_box() -> None:
     assert float(frame(as_poses(cameras, far=far), recentre=True, box_size=0.0).aabb[2]) < -35
 
 
+def test_the_core_is_what_cameras_around_a_thing_look_at() -> None:
+    cameras = arc_cameras(20, 180.0)
+    poses = as_poses(cameras)
+    framing = frame(poses, recentre=True, box_size=2.0)
+    assert framing.core is not None
+    low, high = framing.core[:3], framing.core[3:]
+    assert (low >= framing.aabb[:3]).all() and (high <= framing.aabb[3:]).all()
+    # The cameras stand in one distance from what they look at, so the cube is as wide as a picture is there.
+    target = framing.to_scene.apply(torch.tensor([1.0, 2.0, 3.0])).float()
+    distance = (framing.place(poses.c2w)[:, :, 3] - target).norm(dim=-1).median()
+    reach = float(distance * poses.tangents.max())
+    torch.testing.assert_close((low + high) / 2, target, atol=0.1 * reach, rtol=0)
+    torch.testing.assert_close(high - low, torch.full((3,), 2 * reach), atol=0.1 * reach, rtol=0)
+    assert frame(as_poses(arc_cameras(20, 20.0)), recentre=True, box_size=2.0).core is None
+
+
 def test_cameras_that_look_outwards() -> None:
     angle = torch.arange(8) * math.pi / 4
     eye = torch.stack([angle.cos(), torch.zeros(8), angle.sin()], dim=-1) + torch.tensor([5.0, 0.0, 0.0])

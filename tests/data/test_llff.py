@@ -331,3 +331,16 @@ def test_a_real_capture_makes_sense() -> None:
         assert float(inside.float().mean()) > 0.8
         on_axis = views.cameras.centres + views.cameras.forward * depth
         assert ((on_axis > low) & (on_axis < high)).all()
+
+
+def test_behind_opaque_pictures_from_all_around_is_a_room_that_nobody_knows(tmp_path: Path) -> None:
+    around = write_scene(tmp_path / "around", arc_cameras(12, 180.0))
+    scene = load(around)
+    assert scene.background is None and scene.core is not None
+    assert load(around, background=(0.5, 0.5, 0.5)).background == (0.5, 0.5, 0.5)
+    facing = load(write_scene(tmp_path / "facing", arc_cameras(12)))
+    assert facing.background == (0.0, 0.0, 0.0) and facing.core is None
+    # What has been cut out stands before nothing.
+    picture = next((around / "images_4").iterdir())
+    Image.open(picture).convert("RGBA").save(picture)
+    assert load(around).background == (0.0, 0.0, 0.0)

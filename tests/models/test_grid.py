@@ -93,7 +93,29 @@ def test_voxels_are_about_cubes() -> None:
     geometry = GridGeometry(GridGeometry.Config(voxels=8000), BOX)
     assert geometry.resolution == (20, 40, 10)
     assert geometry.raw_density.shape == (8000, 1) and geometry.raw_appearance.shape == (8000, 3)
-    assert geometry.voxel_size == pytest.approx(0.1, rel=0.1)
+
+
+def test_nodes_are_denser_in_the_core() -> None:
+    """Along each axis the grid is even in a coordinate that runs `magnify` times as fast within the core."""
+    core = torch.tensor([-0.5, -1.0, 0.2, 0.25, 1.0, 0.6])
+    geometry = GridGeometry(GridGeometry.Config(voxels=40_000, magnify=3.0), BOX, core)
+    with torch.no_grad():
+        geometry.raw_density.copy_(
+            torch.randn(geometry.raw_density.shape, generator=torch.Generator().manual_seed(0))
+        )
+    x = torch.rand(500, 3, generator=torch.Generator().manual_seed(1)) * (BOX[3:] - BOX[:3]) + BOX[:3]
+    unit, lengths = np.empty((500, 3)), []
+    for axis in range(3):
+        knots = [float(b[axis]) for b in (BOX[:3], core[:3], core[3:], BOX[3:])]
+        run = np.cumsum([0, knots[1] - knots[0], 3 * (knots[2] - knots[1]), knots[3] - knots[2]])
+        unit[:, axis] = np.interp(x[:, axis].numpy(), knots, run / run[-1])
+        lengths.append(run[-1])
+    side = (math.prod(lengths) / 40_000) ** (1 / 3)
+    assert geometry.resolution == pytest.approx([length / side for length in lengths], abs=0.51)
+    raw = Trilinear(torch.from_numpy(unit).float(), geometry.resolution)(geometry.raw_density)[:, 0]
+    expected = F.softplus(raw + geometry.shift) / geometry.unit
+    torch.testing.assert_close(geometry.density(x), expected, rtol=1e-3, atol=1e-4)
+    assert not geometry.density(BOX[None, 3:] + 0.01).any()
 
 
 def test_it_begins_as_a_thin_grey_fog() -> None:

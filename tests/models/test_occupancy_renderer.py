@@ -183,6 +183,22 @@ def test_an_untouched_field_stays_occupied() -> None:
     assert geometry.density(torch.zeros(1, 3)).item() * renderer.step_size > renderer.cfg.occupancy_threshold
 
 
+def test_where_the_background_is_not_known_a_panorama_is_learned() -> None:
+    geometry = GridGeometry(GridGeometry.Config(voxels=600, initial_alpha=1e-6), BOX)
+    unknown = OccupancyRenderer(OccupancyRenderer.Config(), geometry, BOX, NEAR, FAR, None)
+    assert unknown.environment is not None
+    with torch.no_grad():
+        unknown.environment.raw.fill_(2.0)
+    seen = unknown.render(camera()).rgb  # of almost nothing
+    torch.testing.assert_close(
+        seen, torch.full_like(seen, torch.tensor(2.0).sigmoid().item()), atol=1e-3, rtol=0
+    )
+    without = OccupancyRenderer(OccupancyRenderer.Config(environment=0), geometry, BOX, NEAR, FAR, None)
+    assert without.environment is None and without.render(camera()).rgb.max() < 1e-3
+    known = OccupancyRenderer(OccupancyRenderer.Config(), geometry, BOX, NEAR, FAR, BACKGROUND)
+    assert known.environment is None
+
+
 def test_a_checkpoint_carries_the_occupancy() -> None:
     renderer, other = random_scene(), random_scene()
     renderer.update_occupancy(0, torch.Generator())

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from types import SimpleNamespace
 
 import torch
 
 from ids3d.tabletop.patches import WALL_CLASS
-from systems.tabletop_unet import LATENT, TabletopUNet
+from systems.tabletop_unet import LATENT, TabletopUNet, middle_timesteps
 
 
 def test_objects_and_their_surroundings_weigh_more_where_they_can_be_seen() -> None:
@@ -22,3 +23,22 @@ def test_objects_and_their_surroundings_weigh_more_where_they_can_be_seen() -> N
     mean = (20 * 4 + (256 - 20)) / 256
     assert torch.allclose(weights[0][heavy], torch.tensor(4 / mean))
     assert torch.allclose(weights[0][~heavy], torch.tensor(1 / mean))
+
+
+def test_middle_timesteps_follow_the_density_of_mode_sampling() -> None:
+    """The share of timesteps below x is the quantile u at which the transform of eq. 20 falls to x, by bisection."""
+    count, middle = 20_000, 0.8
+    t = middle_timesteps(count, middle, torch.Generator().manual_seed(0))
+    assert t.min() >= 0 and t.max() <= 999
+    for x in (0.1, 0.3, 0.5, 0.8):
+        low, high = 0.0, 1.0
+        for _ in range(50):
+            u = (low + high) / 2
+            value = 1 - u - middle * (math.cos(math.pi / 2 * u) ** 2 - 1 + u)
+            low, high = (u, high) if value > x else (low, u)
+        assert abs((t < 1000 * x).double().mean().item() - (1 - low)) < 2e-3
+
+
+def test_without_a_middle_all_timesteps_are_drawn_alike() -> None:
+    t = middle_timesteps(1000, 0.0, torch.Generator().manual_seed(0))
+    assert (t.sort().values - torch.arange(1000)).abs().max() <= 1
