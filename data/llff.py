@@ -51,8 +51,8 @@ class LLFFDataModule(pl.LightningDataModule):
         box_size: float = 2.0  # longest side of the scene's box, scene units; 0 = the pose file's units
         near_margin: float = 0.9  # on the nearest depths, which are of sparse points (NeRF: 0.9)
         far_margin: float = 1.05  # on the farthest depths
-        # rgb behind the box and behind transparency. null: black; but not known, and left to the renderer to learn, where
-        # opaque pictures from all around, or of all around, show a room that the box does not hold.
+        # rgb behind the box and behind transparency. null: black; but not known, and left to the renderer to learn,
+        # where opaque pictures from all around, or of all around, show a room that the box does not hold.
         background: tuple[float, float, float] | None = None
 
         def __post_init__(self) -> None:
