@@ -43,8 +43,8 @@ class Reconstruct(pl.LightningModule):
         # Weight of the rays' distortion (Barron et al. 2022), in units of the scene's depth: against haze, which
         # explains the training views as well as surfaces do, and lets fewer samples be enough.
         distortion: float = 1e-2
-        # Of views from all around: a node's density moves at the share that as many views as see it are of the most that
-        # see any (DVGO, section 4.2). Else fog before a camera, which one view alone pays for, explains its picture.
+        # Of views from all around: a node's density moves at the share that the number of views that see it is of the
+        # most that see any (DVGO, section 4.2). Else fog before a camera, which no other view sees, explains its picture.
         rate_by_views: bool = True
         # At these shares of the steps the grid is refined, to `finer` times as many voxels, ending with the geometry's
         # own number. Empty: it has that many from the start.
@@ -105,7 +105,8 @@ class Reconstruct(pl.LightningModule):
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """Takes back part of a step where few views see: Adam's steps do not depend on a gradient's length."""
         if self._share_of_views is None:
-            return super().optimizer_step(*args, **kwargs)
+            super().optimizer_step(*args, **kwargs)
+            return
         density = self.renderer.geometry.density_parameters()
         before = [p.detach().clone() for p in density]
         super().optimizer_step(*args, **kwargs)
