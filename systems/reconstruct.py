@@ -44,7 +44,7 @@ class Reconstruct(pl.LightningModule):
         # explains the training views as well as surfaces do, and lets fewer samples be enough.
         distortion: float = 1e-2
         # Of views from all around: a node's density moves at the share that the number of views that see it is of the
-        # most that see any (DVGO, section 4.2). Else fog before a camera, which no other view sees, explains its picture.
+        # most that see any (DVGO, section 4.2). Else fog that only one camera sees explains its picture.
         rate_by_views: bool = True
         # At these shares of the steps the grid is refined, to `finer` times as many voxels, ending with the geometry's
         # own number. Empty: it has that many from the start.
