@@ -50,6 +50,7 @@ class Framing:
         aabb: (6,) float32, (x0, y0, z0, x1, y1, z1) in scene units.
         near, far: along unit rays, in scene units: no view shows anything nearer than near, and no ray is
             still in the box beyond far.
+        nearest: (n,) float32, in scene units: depth along each camera's axis before which its view shows nothing.
         core: (6,) float32, of views from all around: the part of the box that half of the cameras see whole; else None.
     """
 
@@ -58,6 +59,7 @@ class Framing:
     aabb: Tensor
     near: float
     far: float
+    nearest: Tensor
     core: Tensor | None = None
 
     def place(self, c2w: Tensor) -> Tensor:
@@ -88,8 +90,9 @@ def frame(poses: Poses, recentre: bool, box_size: float) -> Framing:
     low, high, centres = scale * low, scale * high, to_scene.apply(poses.centres)
     farthest = torch.maximum((centres - low).abs(), (centres - high).abs()).norm(dim=-1).max()
     near = scale * float(poses.bounds[:, 0].min())
+    nearest = (scale * poses.bounds[:, 0]).float()
     core = _core(poses, to_scene, low, high) if kind == "all around" else None
-    return Framing(kind, to_scene, torch.cat([low, high]).float(), near, float(farthest), core)
+    return Framing(kind, to_scene, torch.cat([low, high]).float(), near, float(farthest), nearest, core)
 
 
 def kind_of(poses: Poses) -> Kind:

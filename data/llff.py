@@ -121,6 +121,7 @@ class LLFFDataModule(pl.LightningDataModule):
             truth=read_truth(self.root, test),
             captions=read_captions(self.root),
             core=framing.core,
+            nearest=framing.nearest[~held_out],
         )
         log.info("%s: %s; %s", self.root, found, scene.describe())
         return scene

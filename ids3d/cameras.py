@@ -180,16 +180,6 @@ def project(cameras: Cameras, points: Tensor) -> tuple[Tensor, Tensor]:
     return torch.stack([x, y], dim=-1), depth
 
 
-def views_of(cameras: Cameras, points: Tensor) -> Tensor:
-    """How many of the cameras have each of the points (p, 3) in their picture: (p,) int64. Nothing hides a point."""
-    count = torch.zeros(len(points), dtype=torch.int64, device=points.device)
-    size = points.new_tensor([cameras.width, cameras.height])
-    for i in range(len(cameras)):
-        xy, depth = project(cameras[i : i + 1], points)
-        count += ((xy[0] >= 0) & (xy[0] <= size)).all(-1) & (depth[0] > 0)
-    return count
-
-
 def look_at(eye: Tensor, target: Tensor, up: Tensor) -> Tensor:
     """Cameras at `eye` that look at `target`, upright with respect to `up`.
 

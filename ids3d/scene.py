@@ -62,6 +62,8 @@ class Scene:
         to_scene: from the units and axes of the files to the scene's.
         truth: the edited test views, where they are known.
         captions: what the scene shows (source) and what the edit should show (target), where the folder says.
+        nearest: (n,) float32, for each training view the depth along its camera's axis, in scene units, before which it
+            shows nothing; None: no more is known than `near`.
         core: (6,) float32, the part of the box that the cameras around it all look at; None: no part more than others.
     """
 
@@ -76,6 +78,7 @@ class Scene:
     truth: Truth | None = None
     captions: tuple[str, str] | None = None
     core: Tensor | None = None
+    nearest: Tensor | None = None
 
     def __post_init__(self) -> None:
         if self.aabb.shape != (6,) or not bool(torch.all(self.aabb[:3] < self.aabb[3:])):

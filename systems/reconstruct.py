@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ids3d.cameras import views_of
 from ids3d.metrics import psnr
 from ids3d.registry import register
 from ids3d.rendering import distortion
@@ -43,9 +41,6 @@ class Reconstruct(pl.LightningModule):
         # Weight of the rays' distortion (Barron et al. 2022), in units of the scene's depth: against haze, which
         # explains the training views as well as surfaces do, and lets fewer samples be enough.
         distortion: float = 1e-2
-        # Of views from all around: a node's density moves at the share that the number of views that see it is of the
-        # most that see any (DVGO, section 4.2). Else fog that only one camera sees explains its picture.
-        rate_by_views: bool = True
         # At these shares of the steps the grid is refined, to `finer` times as many voxels, ending with the geometry's
         # own number. Empty: it has that many from the start.
         refine_at: tuple[float, ...] = (0.2, 0.5)
@@ -68,7 +63,6 @@ class Reconstruct(pl.LightningModule):
         self.cfg, self.renderer, self.scene, self.seed = cfg, renderer, scene, seed
         self._train, self._test = scene.train, scene.test
         self._voxels = math.prod(renderer.geometry.resolution)
-        self._rates_by_views = cfg.rate_by_views and scene.kind == "all around"
         if cfg.refine_at:
             renderer.geometry.resample(self._voxels_at(0))
 
@@ -94,33 +88,11 @@ class Reconstruct(pl.LightningModule):
         to_come = sum(step < round(share * self.cfg.steps) for share in self.cfg.refine_at)
         return max(8, round(self._voxels / self.cfg.finer**to_come))
 
-    def on_train_start(self) -> None:
-        self._share_of_views = self._shares() if self._rates_by_views else None
-
-    def _shares(self) -> Tensor:
-        """Of each node of the grid, how many training views see it, over the most that see one: (v, 1)."""
-        views = views_of(self._train.cameras, self.renderer.geometry.nodes())
-        return (views / views.max().clamp(min=1))[:, None]
-
-    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
-        """Takes back part of a step where few views see: Adam's steps do not depend on a gradient's length."""
-        if self._share_of_views is None:
-            super().optimizer_step(*args, **kwargs)
-            return
-        density = self.renderer.geometry.density_parameters()
-        before = [p.detach().clone() for p in density]
-        super().optimizer_step(*args, **kwargs)
-        with torch.no_grad():
-            for parameter, old in zip(density, before, strict=True):
-                parameter.copy_(torch.lerp(old, parameter, self._share_of_views))
-
     def on_train_batch_start(self, batch: int, batch_idx: int) -> None:
         step, adam = self.global_step, self.trainer.optimizers[0]
         if step > 0 and self._voxels_at(step) != self._voxels_at(step - 1):
             self.renderer.geometry.resample(self._voxels_at(step))
             adam.state.clear()  # of the coarse grid
-            if self._share_of_views is not None:
-                self._share_of_views = self._shares()
             for group, parameters in zip(adam.param_groups, self._parameter_groups(), strict=True):
                 group["params"] = parameters
         for group, rate in zip(adam.param_groups, self._rates(), strict=True):

@@ -77,6 +77,8 @@ class Run:
         renderer: OccupancyRenderer = self.experiment.renderer.build(
             geometry, scene.aabb, scene.near, scene.far, scene.background
         )
+        if scene.nearest is not None:
+            renderer.occupancy.mark_invisible(scene.train.cameras, scene.nearest)
         return renderer.to(self.device)
 
     def reconstruction_key(self) -> str:
@@ -277,10 +279,10 @@ def pick_device(name: str) -> torch.device:
 
 
 def scene_digest(scene: Scene) -> str:
-    """A digest of what a reconstruction depends on: pictures, cameras, box and core, bounds, background, the split."""
+    """A digest of what a reconstruction depends on: pictures, cameras, extents, background, the split."""
     digest = hashlib.sha256(repr((scene.near, scene.far, scene.background)).encode())
-    for box in (scene.aabb, scene.core):
-        digest.update(b"none" if box is None else box.cpu().numpy().tobytes())
+    for extent in (scene.aabb, scene.core, scene.nearest):
+        digest.update(b"none" if extent is None else extent.cpu().numpy().tobytes())
     for views in (scene.train, scene.test):
         cameras = views.cameras
         for tensor in (views.images, cameras.c2w, cameras.fx, cameras.fy, cameras.cx, cameras.cy):

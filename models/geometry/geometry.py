@@ -30,10 +30,6 @@ class Geometry(Protocol):
         """What decides how it looks."""
         ...
 
-    def nodes(self) -> Tensor:
-        """Where the values lie that the field is interpolated from: (v, 3) world units, in the parameters' order."""
-        ...
-
     def resample(self, voxels: int) -> None:
         """Give the field about as many nodes. Its parameters are new ones: an optimiser must be made anew."""
         ...

@@ -127,17 +127,6 @@ class GridGeometry(nn.Module):
     def _activated_density(self, at: Trilinear, inside: Tensor) -> Tensor:
         return F.softplus(at(self.raw_density)[:, 0] + self.shift) * (inside / self.unit)
 
-    def nodes(self) -> Tensor:
-        """The nodes' positions (v, 3), world units, in the order of the parameters."""
-        box, axes = self._stretched_box(), []
-        for axis, n in enumerate(self.resolution):
-            along = torch.linspace(0, 1, n, device=box.device) * (box[axis + 3] - box[axis]) + box[axis]
-            first, last = self.core[axis], self.core[axis + 3]
-            end = first + self.cfg.magnify * (last - first)  # of the core, where it has been stretched
-            shrunk = torch.minimum(torch.maximum(along, first), end) - first
-            axes.append(along - shrunk * (1 - 1 / self.cfg.magnify))
-        return torch.cartesian_prod(*axes)
-
     @torch.no_grad()
     def resample(self, voxels: int) -> None:
         """Interpolate the grid to about `voxels` nodes. The parameters are new ones: an optimiser must be made anew."""

@@ -1,8 +1,12 @@
 from __future__ import annotations
 
+import itertools
+import math
+
 import torch
 from torch import Tensor
 
+from ids3d.cameras import look_at, pinhole
 from ids3d.rendering import OccupancyGrid, cubic_resolution
 
 BOX = torch.tensor([-1.0, -2.0, 0.0, 1.0, 2.0, 1.0])
@@ -119,3 +123,36 @@ def test_a_checkpoint_carries_it() -> None:
     grid.update(0, ball, seeded())
     other.load_state_dict(grid.state_dict())
     assert torch.equal(other.binaries, grid.binaries) and torch.equal(other.opacity, grid.opacity)
+
+
+def test_what_no_camera_sees_or_knows_to_be_empty_is_never_occupied() -> None:
+    """Against a loop over cells and cameras, by the angles between a cell's centre and the camera's axes."""
+    grid = OccupancyGrid(BOX, (7, 9, 5), levels=2)
+    eye = torch.tensor([[2.5, 0.5, 0.5], [-1.0, 4.0, 1.0], [0.0, 0.0, 4.0]])
+    c2w = look_at(eye, torch.tensor([0.0, 0.2, 0.4]).expand(3, 3), torch.tensor([0.1, 0.0, 1.0]))
+    cameras, near = pinhole(c2w, 30, 40, fov_y=40.0), torch.tensor([1.8, 3.0, 2.0])
+    grid.mark_invisible(cameras, near)
+    kinds = set()
+    for level in range(2):
+        box = grid.aabbs[level]
+        reach = float(((box[3:] - box[:3]) / torch.tensor([7, 9, 5])).norm()) / 2
+        for cell in itertools.product(range(7), range(9), range(5)):
+            centre = cell_centres(grid, level)[cell]
+            seen = nothing = False
+            for pose, nearest in zip(c2w, near.tolist(), strict=True):
+                right, up, back, position = pose.unbind(-1)
+                ahead = -float((centre - position) @ back)
+                tall = math.tan(math.radians(20)) * ahead
+                wide = tall * 40 / 30
+                offset = centre - position
+                pictured = (
+                    ahead > 0 and abs(float(offset @ up)) <= tall and abs(float(offset @ right)) <= wide
+                )
+                seen |= pictured
+                nothing |= pictured and ahead + reach < nearest
+            kinds.add((seen, nothing))
+            assert bool(grid.visible[level][cell]) == (seen and not nothing)
+    assert kinds == {(False, False), (True, False), (True, True)}
+    for step in (0, 1000):
+        grid.update(step, lambda x: torch.ones(len(x)), seeded(), warmup_steps=10)
+        assert torch.equal(grid.binaries, grid.visible)
