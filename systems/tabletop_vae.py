@@ -10,9 +10,12 @@ import torch
 from diffusers import AutoencoderKL
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor
+from torch.nn import functional
 from torchmetrics.functional.image import peak_signal_noise_ratio
 
+from ids3d.errors import UserError
 from ids3d.registry import register
+from ids3d.tabletop.render import FIRST_OBJECT
 from systems.training import (
     Show,
     TrainingConfig,
@@ -34,6 +37,11 @@ class TabletopVAE(pl.LightningModule):
         widths: tuple[int, ...] = (16, 32, 64)
         kl_weight: float = 1e-3  # on the mean KL divergence of a latent element
         edge_weight: float = 0.5  # on the L1 of horizontal and vertical differences
+        # Weight of the error where objects are, and around them, beside 1 elsewhere. Floors have more of what can be
+        # measured in dB, but edits and captions are about objects, whose edges say whether they are cubes or cylinders.
+        object_weight: float = 1.0
+        start: str | None = None  # an autoencoder's folder to begin with, such as ids3d/weights/tabletop/vae
+        decoder_only: bool = False  # the latents stay what they are, which a UNet has been trained on
 
     def __init__(self, cfg: Config, seed: int, show: Show) -> None:
         super().__init__()
@@ -49,21 +57,39 @@ class TabletopVAE(pl.LightningModule):
             sample_size=cfg.size,
             mid_block_add_attention=False,
         )
-        self.pictures = training_pictures(cfg).rgb
+        if cfg.start is not None:
+            try:
+                start = AutoencoderKL.from_pretrained(
+                    cfg.start, local_files_only=True, torch_dtype=torch.float32
+                )
+                self.vae.load_state_dict(start.state_dict())
+            except (OSError, RuntimeError) as error:
+                raise UserError(f"train.start: no autoencoder of these widths in {cfg.start}") from error
+            self.vae.register_to_config(scaling_factor=start.config.scaling_factor)
+        if cfg.decoder_only:
+            for part in (self.vae.encoder, self.vae.quant_conv):
+                part.requires_grad_(False)
+        data = training_pictures(cfg)
+        self.pictures, self.ids = data.rgb, data.ids
         self.held_out = as_images(validation_pictures(cfg).rgb[:128])
 
     def training_step(self, step: int) -> Tensor:
         generator = step_generator(self.seed, self.global_step)
         index = torch.randint(len(self.pictures), (self.cfg.batch_size,), generator=generator)
         images = as_images(self.pictures[index.numpy()]).to(self.device)
+        objects = torch.as_tensor(self.ids[index.numpy()] >= FIRST_OBJECT).to(self.device)
         if torch.rand((), generator=generator) < 0.5:
-            images = images.flip(-1)
+            images, objects = images.flip(-1), objects.flip(-1)
         posterior = self.vae.encode(images).latent_dist
         noise = torch.randn(posterior.mean.shape, generator=generator).to(self.device)
         decoded = self.vae.decode(posterior.mean + posterior.std * noise).sample
         kl = 0.5 * (posterior.mean**2 + posterior.var - 1 - posterior.logvar).mean()
-        error = (decoded - images).abs().mean()
-        edges = sum((decoded.diff(dim=dim) - images.diff(dim=dim)).abs().mean() for dim in (-1, -2))
+        weights = object_weights(objects, self.cfg.object_weight)
+        error = (weights * (decoded - images).abs()).mean()
+        edges = sum(
+            (weights.narrow(dim, 0, self.cfg.size - 1) * (decoded - images).diff(dim=dim).abs()).mean()
+            for dim in (-1, -2)
+        )
         loss = error + self.cfg.edge_weight * edges + self.cfg.kl_weight * kl
         self.log_dict({"vae/loss": loss, "vae/kl": kl}, batch_size=1)
         return loss
@@ -87,9 +113,17 @@ class TabletopVAE(pl.LightningModule):
     @torch.no_grad()
     def save(self) -> None:
         """Write the autoencoder in half precision, its scaling factor set so that latents have unit variance."""
-        sample = as_images(self.pictures[:512]).to(self.device)
-        std = self.vae.encode(sample).latent_dist.mean.std()
-        self.vae.register_to_config(scaling_factor=round(float(1 / std), 5))
+        if not self.cfg.decoder_only:
+            sample = as_images(self.pictures[:512]).to(self.device)
+            std = self.vae.encode(sample).latent_dist.mean.std()
+            self.vae.register_to_config(scaling_factor=round(float(1 / std), 5))
         folder = Path(self.cfg.into) / "vae"
         self.vae.half().save_pretrained(folder)
         self.vae.float()
+
+
+def object_weights(objects: Tensor, weight: float) -> Tensor:
+    """Weights (n, 1, h, w) of mean 1 in each picture: greater by `weight` at objects (n, h, w) and 3 pixels around."""
+    around = functional.max_pool2d(objects[:, None].float(), 7, stride=1, padding=3)
+    weights = 1 + (weight - 1) * around
+    return weights / weights.mean(dim=(2, 3), keepdim=True)

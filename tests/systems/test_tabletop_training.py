@@ -1,0 +1,105 @@
+"""The trainings of the tabletop prior, from nothing to a folder that diffusers loads, with a few pictures and steps."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from diffusers import AutoencoderKL, StableDiffusionPipeline
+from safetensors.torch import load_file
+from transformers import CLIPModel
+
+from ids3d.errors import Interrupted, UserError
+from ids3d.experiment import Training, load
+from systems import training
+from systems.tabletop_vae import TabletopVAE, object_weights
+
+
+def test_objects_and_what_is_around_them_weigh_more() -> None:
+    objects = torch.zeros(2, 20, 24, dtype=torch.bool)
+    objects[0, 8:10, 5] = True
+    weights = object_weights(objects, 4.0)
+    heavy = torch.zeros(20, 24, dtype=torch.bool)
+    heavy[5:13, 2:9] = True  # three pixels more on each side
+    mean = (4 * 56 + 480 - 56) / 480
+    torch.testing.assert_close(weights[0, 0], torch.where(heavy, 4 / mean, 1 / mean))
+    assert torch.equal(weights[1], torch.ones(1, 20, 24))
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Rendered pictures, for all trainings here."""
+    return tmp_path_factory.mktemp("pictures")
+
+
+def train(model: str, data: Path, root: Path, *overrides: str) -> Path:
+    """Trains one of the models for a few steps; the folder that it was saved into."""
+    few = (
+        "train.steps=3",
+        "train.batch_size=4",
+        "train.pictures=8",
+        "train.warmup=1",
+        "train.sample_every=2",
+    )
+    where = (f"train.data={data}", f"train.into={root / 'prior'}", f"output={root / 'out'}", "tracking=none")
+    job = load([f"configs/tabletop/{model}.yaml"], [*few, *where, "device=cpu", *overrides])
+    assert isinstance(job, Training)
+    training.run(job)
+    return root / "prior"
+
+
+@pytest.mark.slow
+def test_three_trainings_make_a_prior_and_its_judge(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="vae is missing: train it first"):
+        train("clip", data, tmp_path)
+    train("vae", data, tmp_path)
+    with pytest.raises(UserError, match="text_encoder is missing: train it first"):
+        train("unet", data, tmp_path)
+    train("clip", data, tmp_path)
+    prior = train("unet", data, tmp_path)
+    pipeline = StableDiffusionPipeline.from_pretrained(prior, local_files_only=True).to("cpu", torch.float32)
+    pipeline.set_progress_bar_config(disable=True)
+    assert pipeline("a red cube", num_inference_steps=2, output_type="pt").images.shape == (1, 3, 64, 64)
+    assert CLIPModel.from_pretrained(prior / "clip").config.projection_dim == 128
+
+
+@pytest.mark.slow
+def test_a_decoder_alone_can_be_trained_on(data: Path, tmp_path: Path) -> None:
+    """The latents stay to the bit what a UNet has been trained on."""
+    first = train("vae", data, tmp_path / "first") / "vae"
+    again = train("vae", data, tmp_path / "again", f"train.start={first}", "train.decoder_only=true") / "vae"
+    before, after = (load_file(f / "diffusion_pytorch_model.safetensors") for f in (first, again))
+    for name, values in before.items():
+        latents = name.startswith(("encoder.", "quant_conv."))
+        assert torch.equal(values, after[name]) == latents or not values.any(), name
+    scales = {AutoencoderKL.from_pretrained(f).config.scaling_factor for f in (first, again)}
+    assert len(scales) == 1
+    with pytest.raises(UserError, match=r"train\.start: no autoencoder of these widths"):
+        train("vae", data, tmp_path / "third", f"train.start={tmp_path}")
+
+
+@pytest.mark.slow
+def test_a_training_that_was_stopped_goes_on_to_the_same_end(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = train("vae", data, tmp_path / "whole") / "vae"
+    original, calls = TabletopVAE.training_step, [0]
+
+    def stopping(self: TabletopVAE, step: int) -> Any:
+        calls[0] += 1
+        if calls[0] == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+        return original(self, step)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TabletopVAE, "training_step", stopping)
+        with pytest.raises(Interrupted):
+            train("vae", data, tmp_path / "stopped")
+    assert not (tmp_path / "stopped" / "prior").exists()
+    stopped = train("vae", data, tmp_path / "stopped") / "vae"
+    one, other = (load_file(f / "diffusion_pytorch_model.safetensors") for f in (whole, stopped))
+    assert one.keys() == other.keys() and all(torch.equal(one[k], other[k]) for k in one)
