@@ -70,7 +70,7 @@ class TabletopCLIP(pl.LightningModule):
             for part in (self.clip.text_model, self.clip.text_projection):
                 part.requires_grad_(False)
         # In a tuple, so that it is no part of what is trained and saved.
-        self._frozen = (load_vae(Path(cfg.into)),) if cfg.reconstructed > 0 else ()
+        self._frozen: tuple[AutoencoderKL, ...] = (load_vae(Path(cfg.into)),) if cfg.reconstructed > 0 else ()
         self._read: dict[str, Tensor] = {}  # plain captions' embeddings, of a text tower that stays as it is
         self.name_patches = nn.Linear(cfg.width, CLASSES)
         self.name_whole = nn.Linear(cfg.width, CLASSES)
