@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytorch_lightning as pl
 import torch
-from diffusers import AutoencoderKL
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.nn import functional
@@ -52,9 +51,6 @@ class TabletopCLIP(pl.LightningModule):
         negatives: int = 3  # wrong captions for each picture, beside the batch's others
         patch_weight: float = 1.0  # of the loss on naming the patches
         whole_weight: float = 0.3  # of the loss on naming all that the picture shows
-        # Share of the pictures seen as the prior's autoencoder (into/vae) shows them: softer. A judge that has met
-        # crisp renders alone takes the cylinders of its own reconstructions for cubes.
-        reconstructed: float = 0.0
         start: str | None = None  # a CLIP's folder to begin with, such as ids3d/weights/tabletop/clip
         judge_only: bool = False  # leave the prior's text encoder as it is, which a UNet has been trained on
         # The text tower stays as `start` has it. Captions are then read once and kept, so that each picture is held
@@ -69,8 +65,6 @@ class TabletopCLIP(pl.LightningModule):
         if cfg.freeze_text:
             for part in (self.clip.text_model, self.clip.text_projection):
                 part.requires_grad_(False)
-        # In a tuple, so that it is no part of what is trained and saved.
-        self._frozen: tuple[AutoencoderKL, ...] = (load_vae(Path(cfg.into)),) if cfg.reconstructed > 0 else ()
         self._read: dict[str, Tensor] = {}  # plain captions' embeddings, of a text tower that stays as it is
         self.name_patches = nn.Linear(cfg.width, CLASSES)
         self.name_whole = nn.Linear(cfg.width, CLASSES)
@@ -95,7 +89,7 @@ class TabletopCLIP(pl.LightningModule):
             wrong = [negative for scene in scenes for negative in _negatives(scene, self.cfg.negatives, dice)]
             text = self.embed_text([paraphrase(scene, dice) for scene in (*scenes, *wrong)])
             own, near = text[: len(scenes)], text[len(scenes) :].unflatten(0, (len(scenes), -1))
-        pooled, patches = self.embed_images(self._softened(images.to(self.device)))
+        pooled, patches = self.embed_images(images.to(self.device))
         contrast = self._contrast(pooled, own, near, scenes)
         labels = torch.stack([patch_labels(i, s, PATCH) for i, s in zip(ids, scenes, strict=True)]).to(
             self.device
@@ -108,16 +102,6 @@ class TabletopCLIP(pl.LightningModule):
         whole = whole.sum(1).mean()
         self.log_dict({"clip/contrast": contrast, "clip/naming": naming, "clip/whole": whole}, batch_size=1)
         return contrast + self.cfg.patch_weight * naming + self.cfg.whole_weight * whole
-
-    @torch.no_grad()
-    def _softened(self, images: Tensor) -> Tensor:
-        """The pictures (n, 3, h, w) in [-1, 1], the first `reconstructed` of them as the autoencoder shows them."""
-        count = round(self.cfg.reconstructed * len(images))
-        if count == 0:
-            return images
-        vae = self._frozen[0].to(images.device)
-        shown = vae.decode(vae.encode(images[:count]).latent_dist.mean).sample.clamp(-1, 1)
-        return torch.cat([shown, images[count:]])
 
     def embed_images(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Unit embeddings (n, d) of pictures in [-1, 1], and the patches' features (n, patches, width)."""
@@ -193,16 +177,6 @@ class TabletopCLIP(pl.LightningModule):
         tower.load_state_dict(self.clip.text_model.state_dict())
         save_half(tower, into / "text_encoder")
         self.tokenizer.save_pretrained(into / "tokenizer")
-
-
-def load_vae(into: Path) -> AutoencoderKL:
-    """The trained autoencoder in a prior's folder, frozen. Raises UserError if there is none."""
-    if not (into / "vae").exists():
-        raise UserError(
-            f"{into / 'vae'} is missing: train it first (python launch.py --config configs/tabletop/vae.yaml), or "
-            "train the CLIP without it (train.reconstructed=0)"
-        )
-    return AutoencoderKL.from_pretrained(into / "vae").requires_grad_(False).eval()
 
 
 def save_half(model: PreTrainedModel, folder: Path) -> None:
