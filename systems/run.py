@@ -78,7 +78,7 @@ class Run:
             geometry, scene.aabb, scene.near, scene.far, scene.background
         )
         if scene.nearest is not None:
-            renderer.occupancy.mark_invisible(scene.train.cameras, scene.nearest)
+            renderer.occupancy.carve(scene.train.cameras, scene.nearest)
         return renderer.to(self.device)
 
     def reconstruction_key(self) -> str:

@@ -27,14 +27,14 @@ class OccupancyGrid(nn.Module):
     nerfacc's `OccGridEstimator`, with three differences: all cells count as occupied until the first update, randomness
     comes from a generator, and a cell that is drawn twice in an update decays once.
 
-    Buffers (a checkpoint carries them): aabbs (m, 6), opacity (m, x, y, z) float32, binaries and visible (m, x, y, z)
-    bool; what is not visible is never occupied.
+    Buffers (a checkpoint carries them): aabbs (m, 6), opacity (m, x, y, z) float32, binaries and possible (m, x, y, z)
+    bool; what is not possible is never occupied.
     """
 
     aabbs: Tensor
     opacity: Tensor
     binaries: Tensor
-    visible: Tensor
+    possible: Tensor
 
     def __init__(self, aabb: Tensor, resolution: tuple[int, int, int], levels: int = 1) -> None:
         super().__init__()
@@ -43,36 +43,34 @@ class OccupancyGrid(nn.Module):
         self.register_buffer("aabbs", torch.stack(boxes))
         self.register_buffer("opacity", torch.zeros(levels, *resolution))
         self.register_buffer("binaries", torch.ones(levels, *resolution, dtype=torch.bool))
-        self.register_buffer("visible", self.binaries.clone())
+        self.register_buffer("possible", self.binaries.clone())
 
     @torch.no_grad()
-    def mark_invisible(self, cameras: Cameras, near: Tensor) -> None:
-        """Empty for good what no camera sees, and what lies before a camera where there is known to be nothing.
+    def carve(self, cameras: Cameras, near: Tensor) -> None:
+        """Empty for good what lies before a camera where there is known to be nothing.
 
-        nerfacc's `mark_invisible_cells`, but with what each view says of itself: fog that one camera has before it
-        explains its picture as well as surfaces do, and stands in everybody else's.
+        As in nerfacc's `mark_invisible_cells`, but by what each view says of itself: fog that one camera has before it
+        explains its picture as well as surfaces do, and stands in everybody else's. What no camera sees may be anything.
 
         Args:
             cameras: n, the training views'.
             near: (n,) depth along each camera's axis before which its picture shows nothing, world units.
         """
         for level, box in enumerate(self.aabbs):
-            sizes = self.visible.shape[1:]
+            sizes = self.possible.shape[1:]
             axes = [
                 box[i] + (torch.arange(count, device=box.device) + 0.5) / count * (box[3 + i] - box[i])
                 for i, count in enumerate(sizes)
             ]
             centres = torch.cartesian_prod(*axes)
             half = float(((box[3:] - box[:3]) / torch.tensor(sizes, device=box.device)).norm()) / 2
-            seen, empty = (torch.zeros(len(centres), dtype=torch.bool, device=box.device) for _ in range(2))
+            empty = torch.zeros(len(centres), dtype=torch.bool, device=box.device)
             for i in range(len(cameras)):
                 (xy,), (depth,) = project(cameras[i], centres)
                 within = (xy >= 0) & (xy <= xy.new_tensor([cameras.width, cameras.height]))
-                pictured = within.all(-1) & (depth > 0)
-                seen |= pictured
-                empty |= pictured & (depth + half < near[i])
-            self.visible[level] = (seen & ~empty).view(sizes)
-        self.binaries &= self.visible
+                empty |= within.all(-1) & (depth > 0) & (depth + half < near[i])
+            self.possible[level] = ~empty.view(sizes)
+        self.binaries &= self.possible
 
     def march(
         self,
@@ -121,7 +119,7 @@ class OccupancyGrid(nn.Module):
         # A mean of equal estimates may round to above them, and then no cell would be left.
         bar = (self.opacity.mean() * (1 - 1e-4)).clamp(max=threshold)
         torch.gt(self.opacity, bar, out=self.binaries)
-        self.binaries &= self.visible
+        self.binaries &= self.possible
 
     def _all_cells(self) -> Tensor:
         return torch.arange(self.opacity[0].numel(), device=self.opacity.device)

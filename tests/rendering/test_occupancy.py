@@ -125,13 +125,13 @@ def test_a_checkpoint_carries_it() -> None:
     assert torch.equal(other.binaries, grid.binaries) and torch.equal(other.opacity, grid.opacity)
 
 
-def test_what_no_camera_sees_or_knows_to_be_empty_is_never_occupied() -> None:
+def test_what_a_camera_knows_to_be_empty_is_never_occupied() -> None:
     """Against a loop over cells and cameras, by the angles between a cell's centre and the camera's axes."""
     grid = OccupancyGrid(BOX, (7, 9, 5), levels=2)
     eye = torch.tensor([[2.5, 0.5, 0.5], [-1.0, 4.0, 1.0], [0.0, 0.0, 4.0]])
     c2w = look_at(eye, torch.tensor([0.0, 0.2, 0.4]).expand(3, 3), torch.tensor([0.1, 0.0, 1.0]))
     cameras, near = pinhole(c2w, 30, 40, fov_y=40.0), torch.tensor([1.8, 3.0, 2.0])
-    grid.mark_invisible(cameras, near)
+    grid.carve(cameras, near)
     kinds = set()
     for level in range(2):
         box = grid.aabbs[level]
@@ -151,8 +151,8 @@ def test_what_no_camera_sees_or_knows_to_be_empty_is_never_occupied() -> None:
                 seen |= pictured
                 nothing |= pictured and ahead + reach < nearest
             kinds.add((seen, nothing))
-            assert bool(grid.visible[level][cell]) == (seen and not nothing)
+            assert bool(grid.possible[level][cell]) == (not nothing)
     assert kinds == {(False, False), (True, False), (True, True)}
     for step in (0, 1000):
         grid.update(step, lambda x: torch.ones(len(x)), seeded(), warmup_steps=10)
-        assert torch.equal(grid.binaries, grid.visible)
+        assert torch.equal(grid.binaries, grid.possible)
