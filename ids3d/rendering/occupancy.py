@@ -50,7 +50,7 @@ class OccupancyGrid(nn.Module):
         """Empty for good what lies before a camera where there is known to be nothing.
 
         As in nerfacc's `mark_invisible_cells`, but by what each view says of itself: fog that one camera has before it
-        explains its picture as well as surfaces do, and stands in everybody else's. What no camera sees may be anything.
+        explains its picture as well as surfaces do, and stands in all others. What no camera sees may be anything.
 
         Args:
             cameras: n, the training views'.
