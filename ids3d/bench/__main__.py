@@ -138,8 +138,10 @@ def _prior_overrides(given: argparse.Namespace) -> list[str]:
 def _identity(given: argparse.Namespace, prior: Prior) -> dict[str, Any]:
     """What determines results beside method and edit: the prior, its weights, the judges, and whose pictures."""
     folder = getattr(given, "folder", None)
+    settings = picture_job(_prior_overrides(given)).to_mapping()["prior"]
+    settings.pop("path", None)  # its weights say which it is
     return {
-        "prior": picture_job(_prior_overrides(given)).to_mapping()["prior"],
+        "prior": settings,
         "version": ids3d.__version__,
         "weights": weights_digest(prior),
         "judges": [getattr(given, "clip", None), getattr(given, "lpips", None)],

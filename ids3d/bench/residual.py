@@ -75,7 +75,7 @@ def study(prior: Prior, store: Store, identity: Mapping[str, Any], plan: Plan, c
         lines = [(label, range(len(columns)), [e.mean for e in cells]) for label, cells in rows]
         axes = ("iterations", "residual, relative")
         report.figures.append(
-            Figure(f"residual-{step}", f"step: {step}", curves(f"FPR, {step} step", axes, lines))
+            Figure(f"residual-{step}", f"step: {step}", curves(f"FPR, {step} step", axes, lines, whole="all"))
         )
         if step == "fixed":
             report.claims.append(_claim(everywhere, plan.iterations))

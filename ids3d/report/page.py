@@ -9,7 +9,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import jinja2
 import numpy as np
@@ -150,8 +150,12 @@ def curves(
     axes: tuple[str, str],
     lines: Sequence[tuple[str, Sequence[float], Sequence[float]]],
     points: Sequence[tuple[str, float, float]] = (),
+    whole: str = "",
 ) -> Tensor:
-    """A plot (h, w, 3): a labelled line for each of `lines` (label, x, y), and single labelled points."""
+    """A plot (h, w, 3): a labelled line for each of `lines` (label, x, y), and single labelled points.
+
+    The line labelled `whole`, which the others are parts of, is black and broad.
+    """
     import matplotlib  # a second to import: only who draws pays
 
     matplotlib.use("Agg")
@@ -159,7 +163,8 @@ def curves(
 
     figure, axis = pyplot.subplots(figsize=(6.4, 4.2), dpi=110)
     for label, x, y in lines:
-        axis.plot(x, y, marker="o", markersize=3, label=label)
+        stands_out: dict[str, Any] = {"color": "black", "linewidth": 3, "zorder": 3} if label == whole else {}
+        axis.plot(x, y, marker="o", markersize=3, label=label, **stands_out)
     for label, at_x, at_y in points:
         axis.plot([at_x], [at_y], marker="s", linestyle="none", label=label)
     axis.set(title=title, xlabel=axes[0], ylabel=axes[1])
