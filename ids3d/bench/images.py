@@ -161,10 +161,11 @@ def tradeoff(
 
 
 def gallery(found: Mapping[str, Sequence[Mapping[str, Any]]], store: Store, count: int) -> Figure:
-    """Some edits, spread over all: source, truth and each method's; below them what changed; and depths, if any."""
+    """Some edits of each kind: source, truth and each method's; below them what changed; and depths, if any."""
     first = next(iter(found.values()))
+    by_kind = sorted(range(len(first)), key=lambda index: str(first[index].get("kind", "")))
     last = len(first) - 1
-    chosen = sorted({round(i * last / max(1, count - 1)) for i in range(count)})
+    chosen = sorted({by_kind[round(i * last / max(1, count - 1))] for i in range(count)})
     rows = []
     for index in chosen:
         known = {key: store.picture(first[index][key]) for key in ("source", "truth") if key in first[index]}
