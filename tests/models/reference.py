@@ -6,12 +6,14 @@ guidance, its prompts, its noises nor its batches. Everything is in double preci
 
 from __future__ import annotations
 
+import itertools
 import math
+import operator
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from diffusers import UNet2DConditionModel
+from diffusers import DDIMScheduler, UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor2_0
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
@@ -49,17 +51,24 @@ class Draws:
 
 class Reference:
     def __init__(self, folder: Path, prediction_type: str) -> None:
-        self.bars = alphas_cumprod()
+        # Of diffusers' betas, rounded to single precision: three iterations of FPR at ω = 7.5 make a thousand
+        # times more of what that changes.
+        betas = DDIMScheduler.from_pretrained(folder, subfolder="scheduler").betas.double().tolist()
+        self.bars = list(itertools.accumulate((1 - beta for beta in betas), operator.mul))
+        assert max(abs(a / b - 1) for a, b in zip(self.bars, alphas_cumprod(), strict=True)) < 1e-5
         self.prediction_type = prediction_type
         self.unet = UNet2DConditionModel.from_pretrained(folder, subfolder="unet").double()
         self.text_encoder = CLIPTextModel.from_pretrained(folder, subfolder="text_encoder").double()
         self.tokenizer = CLIPTokenizer.from_pretrained(folder, subfolder="tokenizer")
+        self.tokens = self.text_encoder.config.max_position_embeddings
         names = [name for name in self.unet.attn_processors if name.startswith("up") and ".attn1." in name]
         self.recorders = {name: _Recording() for name in names}
         self.unet.set_attn_processor({**self.unet.attn_processors, **self.recorders})
 
     def text(self, prompt: str) -> Tensor:
-        ids = self.tokenizer(prompt, padding="max_length", max_length=16, return_tensors="pt").input_ids
+        ids = self.tokenizer(
+            prompt, padding="max_length", max_length=self.tokens, return_tensors="pt"
+        ).input_ids
         with torch.no_grad():
             return self.text_encoder(ids)[0]
 
@@ -94,15 +103,14 @@ def draws(generator: torch.Generator, batch: int, low: int, high: int, noises: i
     return result
 
 
-def cut(
-    source: list[Tensor], target: list[Tensor], side: int, ids: dict[tuple[int, int], list[int]]
-) -> Tensor:
+def cut(source: list[Tensor], target: list[Tensor], ids: dict[tuple[int, int], list[int]]) -> Tensor:
     """PatchNCE over layers and patch sizes; `ids[layer, patch size]` are the patches that were drawn."""
     total = torch.zeros((), dtype=torch.float64)
     for layer, (src, trg) in enumerate(zip(source, target, strict=True)):
         for size in (1, 2):
             patches = []
             for features in (src, trg):
+                side = math.isqrt(len(features))
                 picture = features.reshape(side, side, -1)
                 mean = sum(picture[i::size, j::size] for i in range(size) for j in range(size)) / size**2
                 flat = mean.reshape(-1, mean.shape[-1])

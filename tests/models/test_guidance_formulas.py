@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import functools
+import json
 import math
+import shutil
+import tempfile
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
+from ids3d.tabletop.evaluate import PRIOR
 from models.guidance.cds import CDS
 from models.guidance.dds import DDS
 from models.guidance.ids import IDS, fixed_point
@@ -22,17 +27,32 @@ SOURCES = ["a red cube on a wooden floor", "a blue cone"]
 TARGETS = ["a blue cube on a wooden floor", "a red cone and a cube"]
 SEED = 7
 
-both_kinds = pytest.mark.parametrize("kind", ["epsilon", "v_prediction"])
+# A tiny UNet with random weights, and the bundled prior: as it is, and its output taken for ε.
+all_kinds = pytest.mark.parametrize(
+    "kind", ["epsilon", "v_prediction", "tabletop epsilon", "tabletop v_prediction"]
+)
 
 
 @functools.cache
-def prior(kind: tiny_sd.PredictionType) -> StableDiffusion:
-    return tiny_sd.prior(kind, "float64")
+def folder(kind: str) -> Path:
+    if not kind.startswith("tabletop"):
+        return tiny_sd.folder(kind)  # type: ignore[arg-type]
+    copy = Path(tempfile.mkdtemp()) / "prior"
+    shutil.copytree(PRIOR, copy)
+    file = copy / "scheduler" / "scheduler_config.json"
+    settings = json.loads(file.read_text()) | {"prediction_type": kind.split()[-1]}
+    file.write_text(json.dumps(settings))
+    return copy
 
 
 @functools.cache
-def reference(kind: tiny_sd.PredictionType) -> Reference:
-    return Reference(tiny_sd.folder(kind), kind)
+def prior(kind: str) -> StableDiffusion:
+    return StableDiffusion(StableDiffusion.Config(path=str(folder(kind)), dtype="float64"))
+
+
+@functools.cache
+def reference(kind: str) -> Reference:
+    return Reference(folder(kind), kind.split()[-1])
 
 
 def latents(seed: int, batch: int = 2) -> Tensor:
@@ -51,12 +71,12 @@ def replay(low: int = 50, high: int = 950, noises: int = 1) -> list[Draws]:
     return draws(torch.Generator().manual_seed(SEED), 2, low, high, noises)
 
 
-def call(guidance, kind: tiny_sd.PredictionType, seed: int = SEED, **kwargs):
+def call(guidance, kind: str, seed: int = SEED, **kwargs):
     source, target = prior(kind).embed(SOURCES), prior(kind).embed(TARGETS)
     return guidance(Z_SRC, Z_TRG, source, target, torch.Generator().manual_seed(seed), **kwargs)
 
 
-@both_kinds
+@all_kinds
 @pytest.mark.parametrize("weighting", ["one", "sigma2"])
 def test_sds(kind, weighting):
     ref = reference(kind)
@@ -68,7 +88,7 @@ def test_sds(kind, weighting):
         assert_same(got[i : i + 1], weight * expected)
 
 
-@both_kinds
+@all_kinds
 @pytest.mark.parametrize("w", [7.5, 1.0, 0.0])
 def test_dds(kind, w):
     ref = reference(kind)
@@ -104,7 +124,7 @@ def ids_reference(
     return (trg - ref.noise(z_t, SOURCES[i], d.t, 7.5)).detach(), residuals
 
 
-@both_kinds
+@all_kinds
 @pytest.mark.parametrize(("step", "scale", "n"), [("fixed", 1.0, 3), ("fixed", 0.3, 1), ("polyak", 0.7, 2)])
 def test_ids(kind, step, scale, n):
     cfg = IDS.Config(fpr_iterations=n, fpr_scale=scale, fpr_step=step)
@@ -120,7 +140,7 @@ def test_ids(kind, step, scale, n):
         )
 
 
-@both_kinds
+@all_kinds
 @pytest.mark.parametrize("posterior", ["published", "exact"])
 def test_pds(kind, posterior):
     """ζ as the published code has it (β_t of one step of 1000), and with the exact posterior of the step of two."""
@@ -146,11 +166,11 @@ def cut_gradient(ref: Reference, i: int, d: Draws, eps: Tensor, z_t_src: Tensor,
     source = [features.detach() for features in ref.features()]
     z = Z_TRG[i : i + 1].clone().requires_grad_()
     ref.noise(ref.noised(z, eps, d.t), TARGETS[i], d.t, 7.5)
-    cut(source, ref.features(), 8, ids).backward()
+    cut(source, ref.features(), ids).backward()
     return z.grad
 
 
-@both_kinds
+@all_kinds
 @pytest.mark.parametrize("patches", [256, 10])
 def test_cds(kind, patches):
     ref = reference(kind)
@@ -158,8 +178,10 @@ def test_cds(kind, patches):
     generator = torch.Generator().manual_seed(SEED)
     drawn = draws(generator, 2, 50, 950)
     ids: list[dict] = [{}, {}]
-    for layer in range(2):
-        for size, n in ((1, 64), (2, 16)):
+    ref.noise(Z_SRC[:1], SOURCES[0], 500, 1.0)
+    for layer, features in enumerate(ref.features()):
+        for size in (1, 2):
+            n = len(features) // size**2
             for i in range(2):  # drawn for each picture where there are more than asked for
                 chosen = torch.randperm(n, generator=generator)[:patches] if n > patches else torch.arange(n)
                 ids[i][layer, size] = chosen.tolist()
@@ -171,13 +193,15 @@ def test_cds(kind, patches):
         assert_same(got[i : i + 1], expected)
 
 
-def test_ids_with_cut():
+@all_kinds
+def test_ids_with_cut(kind):
     """The CUT loss is taken at the corrected noise, and its gradient is added to that of IDS."""
-    kind = "epsilon"
     ref = reference(kind)
     with_cut = call(IDS(IDS.Config(fpr_iterations=1, w_cut=3.0), prior(kind)), kind).grad
     without = call(IDS(IDS.Config(fpr_iterations=1), prior(kind)), kind).grad
-    everything = {(layer, size): list(range(n)) for layer in range(2) for size, n in ((1, 64), (2, 16))}
+    ref.noise(Z_SRC[:1], SOURCES[0], 500, 1.0)
+    tokens = {(layer, size): len(f) // size**2 for layer, f in enumerate(ref.features()) for size in (1, 2)}
+    everything = {key: list(range(n)) for key, n in tokens.items()}
     for i, d in enumerate(replay()):
         z_src = Z_SRC[i : i + 1]
         z_t = ref.noised(z_src, d.noises[0], d.t).requires_grad_()
