@@ -33,11 +33,14 @@ all_kinds = pytest.mark.parametrize(
 )
 
 
+COPIES = tempfile.TemporaryDirectory()  # of the bundled prior; removed when the tests end
+
+
 @functools.cache
 def folder(kind: str) -> Path:
     if not kind.startswith("tabletop"):
         return tiny_sd.folder(kind)  # type: ignore[arg-type]
-    copy = Path(tempfile.mkdtemp()) / "prior"
+    copy = Path(COPIES.name) / kind
     shutil.copytree(PRIOR, copy)
     file = copy / "scheduler" / "scheduler_config.json"
     settings = json.loads(file.read_text()) | {"prediction_type": kind.split()[-1]}
