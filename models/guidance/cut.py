@@ -16,6 +16,7 @@ TEMPERATURE = 0.07
 PATCH_SIZES = (1, 2)
 # The loss is multiplied with this on its way through the UNet, lest half precision lose some of it. A power of two.
 LOSS_SCALE = 2.0**10
+PUBLISHED_SIZE = 64 * 64  # elements of a channel of the latents that w_cut = 3 was chosen for
 
 
 @dataclass
@@ -49,6 +50,10 @@ def predict_pair_with_cut(
     The loss is between the outputs of the self-attention layers in the decoder half of the UNet, for the latents
     z_t^src and z_t^trg = √ᾱ_t z_trg + √(1−ᾱ_t) ε, each with its prompt. Its gradient goes through the UNet, to z_trg;
     the source is constant. With w_cut = 0 nothing of this is computed, nothing drawn, and the gradient is None.
+
+    The loss is a mean over places, so what one element of the latent gets falls with their number, which DDS's gradient
+    does not. The gradient is therefore multiplied by h·w / 64²: w_cut means on every latent what it means on the
+    published 64x64. (At 16x16 it would otherwise weigh 16 times as much, and break the picture up.)
     """
     schedule, b = prior.schedule, len(z_trg)
     if cfg.w_cut == 0:
@@ -70,7 +75,8 @@ def predict_pair_with_cut(
             generator,
         )
         (grad,) = torch.autograd.grad(loss.sum() * LOSS_SCALE, z)
-    return eps_src, eps_trg.detach(), grad / LOSS_SCALE
+    elements = z.shape[-2] * z.shape[-1]
+    return eps_src, eps_trg.detach(), grad * (elements / PUBLISHED_SIZE / LOSS_SCALE)
 
 
 def cut_loss(

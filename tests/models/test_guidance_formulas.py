@@ -170,7 +170,7 @@ def cut_gradient(ref: Reference, i: int, d: Draws, eps: Tensor, z_t_src: Tensor,
     z = Z_TRG[i : i + 1].clone().requires_grad_()
     ref.noise(ref.noised(z, eps, d.t), TARGETS[i], d.t, 7.5)
     cut(source, ref.features(), ids).backward()
-    return z.grad
+    return z.grad * (z.shape[2] * z.shape[3]) / 64**2
 
 
 @all_kinds
