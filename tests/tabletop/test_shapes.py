@@ -51,7 +51,7 @@ def test_hits_and_normals(
     thin = origins[missed] + directions[missed] * t.numpy()[missed][:, None]
     assert abs(implicit(thing, thin)).max(initial=0) < 1e-4
     hit = marched & found
-    assert hit.sum() > 25  # enough to say something; now and then a cone is missed by many
+    assert hit.sum() > 50  # enough to say something
     np.testing.assert_allclose(t.numpy()[hit], expected[hit], atol=2e-4)
 
     points = (origins + directions * expected[:, None])[hit]
