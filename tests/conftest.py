@@ -1,4 +1,4 @@
-"""What all tests share: hypothesis draws the same examples in every run, so that a failure is never a matter of luck."""
+"""What all tests share: hypothesis draws the same examples in every run, so that no failure is a matter of luck."""
 
 from __future__ import annotations
 
