@@ -67,7 +67,9 @@ def study(
         report.figures.append(tradeoff(found[family], axes, name=f"ablation-{family}"))
     axes = Axes.of(found["iterations"])
     report.claims += _iteration_claims(found["iterations"], plan, axes)
+    report.claims.append(_same_steps_claim(found["iterations"], plan, axes))
     report.claims.append(_scale_claim(found["scale"], plan, axes))
+    report.claims += _truth_claim(found["scale"], plan)
     report.claims.append(_steps_claim(found["steps"], plan))
     return report
 
@@ -117,6 +119,36 @@ def _iteration_claims(
             )
         )
     return claims
+
+
+def _same_steps_claim(found: Mapping[str, Sequence[Mapping[str, Any]]], plan: Plan, axes: Axes) -> Claim:
+    """What single points show: at the end of the same number of steps, however far the edits have gone by then."""
+    end = {n: final(found[f"N = {n}"], axes.identity) for n in plan.iterations}
+    first, most = plan.iterations[0], max(plan.iterations)
+    whole = paired_difference(end[3], end[first])
+    after = f"; from 3 to {most}: {signed(paired_difference(end[most], end[3]))}" if most > 3 else ""
+    return Claim(
+        f"After {plan.steps} steps N = 3 has kept more than N = {first} (not at equal strength)",
+        verdict(whole),
+        f"{axes.unit}, from {first} to 3: {signed(whole)}{after}",
+    )
+
+
+def _truth_claim(found: Mapping[str, Sequence[Mapping[str, Any]]], plan: Plan) -> list[Claim]:
+    """Where the true edit is known: the largest λ ends further from it than λ = 1."""
+    end = {scale: final(found[f"λ = {scale:g}"], "psnr") for scale in plan.scales}
+    largest = max(plan.scales)
+    difference = paired_difference(end[1.0], end[largest])
+    if not difference.n:
+        return []
+    means = "; ".join(f"λ = {scale:g}: {mean_interval(values).mean:.2f}" for scale, values in end.items())
+    return [
+        Claim(
+            f"There is a λ too large: λ = {largest:g} ends further from the true edit than λ = 1",
+            verdict(difference),
+            f"PSNR to the true edit, dB, λ = 1 above λ = {largest:g}: {signed(difference)}. {means}",
+        )
+    ]
 
 
 def _scale_claim(found: Mapping[str, Sequence[Mapping[str, Any]]], plan: Plan, axes: Axes) -> Claim:
