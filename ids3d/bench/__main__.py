@@ -91,7 +91,10 @@ def parser() -> Parser:
             )
         if name in ("images", "scenes", "reversibility"):
             command.add_argument(
-                "--steps", type=_count, default=200, help="of gradient methods (default: %(default)s)"
+                "--steps",
+                type=_count,
+                default=scenes.Plan.steps if name == "scenes" else 200,
+                help="of gradient methods (default: %(default)s)",
             )
         if name in ("images", "scenes", "ablation", "reversibility"):
             command.add_argument(
@@ -204,7 +207,7 @@ def _scenes(given: argparse.Namespace, store: Store, command: str) -> Report:
         places = scenes.tabletop_places(store.folder / "scenes" / "folders", plan)
     judges, identity = _judges(given, prior), _identity(given, prior)
     methods = _methods(given, prior, plan.steps)
-    shaping = [] if given.scenes and not given.quick else list(plan.reconstruct)
+    shaping = [] if given.scenes and not given.quick else [*plan.reconstruct, *plan.edit]
     overrides = [*shaping, *given.overrides, f"device={given.device}"]
     return scenes.study(prior, judges, places, methods, store, given.seed, identity, overrides, command, plan)
 

@@ -14,10 +14,12 @@ import torch
 from PIL import Image
 
 from ids3d.bench import __main__ as command
-from ids3d.bench import edits
+from ids3d.bench import edits, scenes
 from ids3d.bench.cost import Counted
 from ids3d.bench.images import Axes, identity_claim
 from ids3d.errors import UserError
+from ids3d.experiment import load
+from ids3d.report.page import Report
 from models.guidance.ids import IDS
 from tests import tiny_sd
 from tests.systems import tiny_scene
@@ -118,6 +120,30 @@ def test_own_scenes(tmp_path: Path) -> None:
     assert float(rows[0]["agreement of neighbouring views, dB"]) > 0  # the ball's folder knows the true edit
     record = json.loads(next((tmp_path / "out/scenes").glob("*.json")).read_text())["records"][0]
     assert [snapshot["share"] for snapshot in record["snapshots"]] == [0.5, 1.0]
+
+
+@pytest.mark.parametrize(("whose", "voxels", "lr"), [("own", None, None), ("tabletop", 300_000, 0.22)])
+def test_what_makes_tabletop_scenes_small_is_not_done_to_ones_own(
+    whose: str, voxels: int | None, lr: float | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiny_scene.write(tmp_path / "ball")
+    (tmp_path / "scenes.csv").write_text("root,source,target\nball,a red cube,a blue cube\n")
+    place = scenes.Place("ball", tmp_path / "ball")
+    monkeypatch.setattr(scenes, "tabletop_places", lambda folder, plan: [place])
+    jobs = []
+
+    def study(prior, judges, places, methods, store, seed, identity, overrides, line, plan):  # type: ignore[no-untyped-def]
+        jobs.append(scenes._job(places[0], store, seed, overrides, plan))
+        return Report("", line, "")
+
+    monkeypatch.setattr(scenes, "study", study)
+    which = ["--scenes", str(tmp_path / "scenes.csv")] if whose == "own" else []
+    prior = ["prior=stable-diffusion", f"prior.path={tiny_sd.folder('epsilon')}"]
+    command.main(["scenes", "--methods", "dds", "--out", str(tmp_path / "out"), *which, *prior])
+    job, default = jobs[0].to_mapping(), load([], ["name=default", "data.root=."]).to_mapping()
+    assert job["geometry"]["voxels"] == (voxels or default["geometry"]["voxels"])
+    assert job["edit"]["lr"] == (lr or default["edit"]["lr"])
+    assert job["reconstruct"]["steps"] == (400 if voxels else default["reconstruct"]["steps"])
 
 
 @pytest.mark.parametrize(
