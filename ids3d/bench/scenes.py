@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ids3d.bench.edits import Judges, Method, measure
 from ids3d.bench.images import Axes, gallery, identity_claim, summary, tradeoff
-from ids3d.bench.store import Store
+from ids3d.bench.store import Store, digest
 from ids3d.errors import UserError
 from ids3d.experiment import Experiment, load
 from ids3d.metrics import depth_error, view_consistency
@@ -146,8 +146,8 @@ def study(
                 found[method.shown] += store.get(
                     "scenes",
                     settings,
-                    lambda run=run, method=method, place=place: [  # type: ignore[misc]
-                        _edit(run, prior, judges, method, place, seed, plan)
+                    lambda run=run, method=method, place=place, settings=settings: [  # type: ignore[misc]
+                        _edit(run, prior, judges, method, place, seed, plan, digest(settings))
                     ],
                 )
     report = Report("Editing scenes", command, f"{len(places)} scenes edited by {', '.join(found)}.")
@@ -179,26 +179,38 @@ class Watch(pl.Callback):
     look: Any
     snapshots: list[dict[str, float]] = field(default_factory=list)
 
+    def state_dict(self) -> dict[str, Any]:
+        """Part of the checkpoint of an edit that is stopped, so that it goes on with what it has measured."""
+        return {"due": self.due, "snapshots": self.snapshots}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.due, self.snapshots = list(state_dict["due"]), list(state_dict["snapshots"])
+
     def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
         while self.due and trainer.global_step >= self.due[0][0]:
             self.snapshots.append({"share": self.due.pop(0)[1], **self.look()})
 
 
 def _edit(
-    run: Run, prior: Prior, judges: Judges, method: Method, place: Place, seed: int, plan: Plan
+    run: Run, prior: Prior, judges: Judges, method: Method, place: Place, seed: int, plan: Plan, key: str
 ) -> dict[str, Any]:
-    """One scene edited by one method: its record, with pictures of the first held-out view."""
+    """One scene edited by one method: its record, with pictures of the middle held-out view.
+
+    Args:
+        key: names this unit of work, and so the checkpoint that it leaves when it is stopped.
+    """
     source, _ = run.reconstruct(Tracking(run.experiment, run.folder))
     edited = copy.deepcopy(source)
     cfg = run.experiment.edit.settings()
     module = EditScene(cfg, edited, source, run.scene, prior, method.build(prior), run.prompts, seed)
     views = HeldOutViews(run, source, judges, prior)
     watch = Watch([(round(share * cfg.steps), share) for share in plan.shares], lambda: views.figures(edited))
-    unfinished = run.folder / f"{method.name}.unfinished"
+    unfinished = run.folder / f"{key}.ckpt"
     continuation = Continuation(
-        run.stop, unfinished, "", "what is finished is kept: the same command goes on"
+        run.stop, unfinished, key, "what is finished is kept: the same command goes on"
     )
     seconds = _train(module, cfg.steps, method.shown, run, continuation, watch)
+    unfinished.unlink(missing_ok=True)
     edited.to(run.device)
     record = {
         "name": place.name,

@@ -41,8 +41,7 @@ class Store:
             make: makes them. A record holds JSON values; a picture's Tensor (h, w, 3) is written as a PNG and replaced
                 by its path within the store.
         """
-        text = json.dumps(settings, sort_keys=True)
-        key = hashlib.sha256(text.encode()).hexdigest()[:16]
+        key = digest(settings)
         file = self.folder / study / f"{key}.json"
         if not file.exists():
             records = [self._write_pictures(study, f"{key}-{i}", r) for i, r in enumerate(make())]
@@ -70,3 +69,8 @@ class Store:
                 value = path
             written[key] = value
         return written
+
+
+def digest(settings: Mapping[str, Any]) -> str:
+    """The name of a unit of work with these settings."""
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,7 @@ from ids3d.bench import __main__ as command
 from ids3d.bench import edits, scenes
 from ids3d.bench.cost import Counted
 from ids3d.bench.images import Axes, identity_claim
-from ids3d.errors import UserError
+from ids3d.errors import Interrupted, UserError
 from ids3d.experiment import load
 from ids3d.report.page import Report
 from models.guidance.ids import IDS
@@ -102,23 +104,50 @@ def test_ablation(own: Callable[..., Any], tmp_path: Path) -> None:
     assert "λ = 10" in (tmp_path / "out/ablation/ablation-scale.csv").read_text()
 
 
+SMALL = ["geometry.voxels=8000", "renderer.steps=64", "renderer.occupancy_cells=4096", "reconstruct.steps=8"]
+
+
+def scene_records(tmp_path: Path, out: str, *methods: str) -> list[dict[str, Any]]:
+    """The records of the quick study of a ball's folder, with the tiny prior."""
+    prior = ["prior=stable-diffusion", f"prior.path={tiny_sd.folder('epsilon')}"]
+    where = ["--scenes", str(tmp_path / "scenes.csv"), "--out", str(tmp_path / out)]
+    command.main(["scenes", "--quick", "--methods", *methods, *where, *SMALL, *prior])
+    files = (tmp_path / out / "scenes").glob("*.json")
+    return [record for file in files for record in json.loads(file.read_text())["records"]]
+
+
+def test_a_scene_stopped_amid_an_edit_goes_on_with_what_it_has_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiny_scene.write(tmp_path / "ball")
+    (tmp_path / "scenes.csv").write_text("root,source,target\nball,a red cube,a blue cube\n")
+    (whole,) = scene_records(tmp_path, "whole", "ids")
+
+    measure, stops = scenes.Watch.on_train_batch_end, [4]
+
+    def stopping(self: scenes.Watch, trainer: Any, *rest: Any) -> None:
+        measure(self, trainer, *rest)
+        if trainer.global_step in stops:  # after the first of two measurements, of 6 steps
+            stops.clear()
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(scenes.Watch, "on_train_batch_end", stopping)
+    with pytest.raises(Interrupted, match="step 4 of 6"):
+        scene_records(tmp_path, "stopped", "ids")
+    (stopped,) = scene_records(tmp_path, "stopped", "ids")
+    assert not stops
+    assert stopped["snapshots"] == whole["snapshots"]
+    assert len(stopped["snapshots"]) == 2 and not list((tmp_path / "stopped/scenes/ball").rglob("*.ckpt"))
+
+
 def test_own_scenes(tmp_path: Path) -> None:
     tiny_scene.write(tmp_path / "ball")
     (tmp_path / "scenes.csv").write_text("root,source,target\nball,a red cube,a blue cube\n")
-    small = [
-        "geometry.voxels=8000",
-        "renderer.steps=64",
-        "renderer.occupancy_cells=4096",
-        "reconstruct.steps=8",
-    ]
-    prior = ["prior=stable-diffusion", f"prior.path={tiny_sd.folder('epsilon')}"]
-    where = ["--scenes", str(tmp_path / "scenes.csv"), "--out", str(tmp_path / "out")]
-    command.main(["scenes", "--quick", "--methods", "dds", "ids", *where, *small, *prior])
+    record = scene_records(tmp_path, "out", "dds", "ids")[0]
     with (tmp_path / "out/scenes/scenes.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [row["scenes"] for row in rows] == ["DDS", "IDS"]
     assert float(rows[0]["agreement of neighbouring views, dB"]) > 0  # the ball's folder knows the true edit
-    record = json.loads(next((tmp_path / "out/scenes").glob("*.json")).read_text())["records"][0]
     assert [snapshot["share"] for snapshot in record["snapshots"]] == [0.5, 1.0]
 
 
