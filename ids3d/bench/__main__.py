@@ -62,9 +62,9 @@ def parser() -> Parser:
     commands = made.add_subparsers(dest="study", required=True, metavar="STUDY")
     for name, what, methods, count in (
         ("images", "pictures edited by every method", edits.METHODS, 64),
-        ("scenes", "scenes edited by every method that gives a gradient", scenes.METHODS, 8),
+        ("scenes", "scenes edited by every method that gives a gradient", scenes.METHODS, scenes.Plan.scenes),
         ("ablation", "IDS with other N, λ and numbers of steps", None, 24),
-        ("reversibility", "pictures edited there and back", reversibility.METHODS, 24),
+        ("reversibility", "pictures edited there and back", reversibility.METHODS, 16),
         ("cost", "time, evaluations of the UNet and memory of every method", edits.METHODS, None),
         ("residual", "does fixed-point regularisation lower what it should?", None, None),
     ):

@@ -42,7 +42,7 @@ KINDS = ("recolour", "reshape", "floor")
 class Plan:
     """How much is done."""
 
-    scenes: int = 8
+    scenes: int = 6  # two of each kind
     size: int = 96  # of the tabletop scenes' pictures
     views: int = 24
     reconstruct: tuple[str, ...] = ("reconstruct.steps=400", "geometry.voxels=300000")
