@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ids3d.bench.edits import Judges, Method, measure
 from ids3d.bench.images import Axes, gallery, identity_claim, summary, tradeoff
-from ids3d.bench.store import Store, digest
+from ids3d.bench.store import Store
 from ids3d.errors import UserError
 from ids3d.experiment import Experiment, load
 from ids3d.metrics import depth_error, view_consistency
@@ -33,6 +33,7 @@ from systems.edit_scene import EditScene
 from systems.loop import Continuation, GracefulStop, train
 from systems.run import Run
 from systems.run_images import fitted
+from systems.storage import fingerprint
 
 METHODS = ("sds", "dds", "cds", "pds", "ids")
 KINDS = ("recolour", "reshape", "floor")
@@ -147,7 +148,7 @@ def study(
                     "scenes",
                     settings,
                     lambda run=run, method=method, place=place, settings=settings: [  # type: ignore[misc]
-                        _edit(run, prior, judges, method, place, seed, plan, digest(settings))
+                        _edit(run, prior, judges, method, place, seed, plan, fingerprint(settings))
                     ],
                 )
     report = Report("Editing scenes", command, f"{len(places)} scenes edited by {', '.join(found)}.")

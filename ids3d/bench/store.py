@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +12,7 @@ from torch import Tensor
 
 from ids3d.errors import UserError
 from ids3d.pictures import save_picture
+from systems.storage import fingerprint, write_atomically
 
 
 class Store:
@@ -41,15 +40,13 @@ class Store:
             make: makes them. A record holds JSON values; a picture's Tensor (h, w, 3) is written as a PNG and replaced
                 by its path within the store.
         """
-        key = digest(settings)
+        key = fingerprint(settings)
         file = self.folder / study / f"{key}.json"
         if not file.exists():
             records = [self._write_pictures(study, f"{key}-{i}", r) for i, r in enumerate(make())]
             content = {"settings": settings, "records": records}
-            file.parent.mkdir(parents=True, exist_ok=True)
-            unfinished = file.with_name(f".{file.name}.{os.getpid()}")
-            unfinished.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-            unfinished.replace(file)
+            text = json.dumps(content, indent=1) + "\n"
+            write_atomically(file, lambda unfinished: unfinished.write_text(text, encoding="utf-8"))
         # Also what was just made is read: a study goes on from the same numbers, whether it was interrupted or not.
         loaded: list[dict[str, Any]] = json.loads(file.read_text(encoding="utf-8"))["records"]
         return loaded
@@ -69,8 +66,3 @@ class Store:
                 value = path
             written[key] = value
         return written
-
-
-def digest(settings: Mapping[str, Any]) -> str:
-    """The name of a unit of work with these settings."""
-    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
