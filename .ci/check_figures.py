@@ -9,7 +9,9 @@ from pathlib import Path
 
 # Bars of the main job that are not reached reliably yet, with the reason. They are measured and printed in every
 # run, and do not fail it: what they stand for is not done, and is not said to be. Remove one when its bar is reached.
-UNRELIABLE = "the edit stands at a fork: rounding alone decides, so other seeds and other processors fall short"
+UNRELIABLE = (
+    "the edit stands at a fork: rounding alone decides, so other seeds and other processors fall short"
+)
 OPEN = {
     "edit/psnr_inside - source/psnr_inside": UNRELIABLE,
     "edit/psnr_outside": UNRELIABLE,

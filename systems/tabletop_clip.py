@@ -17,7 +17,7 @@ from ids3d.registry import register
 from ids3d.tabletop.captions import caption, key, near_misses, paraphrase, swapped, vocabulary
 from ids3d.tabletop.clip import save_preprocessing
 from ids3d.tabletop.patches import CLASSES, patch_labels
-from ids3d.tabletop.scene import Dice, Scene, sample_scene
+from ids3d.tabletop.scene import PortableRandom, TabletopScene, sample_scene
 from ids3d.tabletop.tokenizer import LENGTH, build_tokenizer
 from systems.training import (
     Show,
@@ -82,12 +82,12 @@ class TabletopCLIP(pl.LightningModule):
         if torch.rand((), generator=generator) < 0.5:
             images, ids = images.flip(-1), ids.flip(-1)
         scenes = [self.scenes[i] for i in index]
-        dice = Dice(self.global_step, f"captions/{self.seed}")
+        rng = PortableRandom(self.global_step, f"captions/{self.seed}")
         if self.cfg.freeze_text:
-            near, own = self._all_near(scenes, dice)
+            near, own = self._all_near(scenes, rng)
         else:
-            wrong = [negative for scene in scenes for negative in _negatives(scene, self.cfg.negatives, dice)]
-            text = self.embed_text([paraphrase(scene, dice) for scene in (*scenes, *wrong)])
+            wrong = [negative for scene in scenes for negative in _negatives(scene, self.cfg.negatives, rng)]
+            text = self.embed_text([paraphrase(scene, rng) for scene in (*scenes, *wrong)])
             own, near = text[: len(scenes)], text[len(scenes) :].unflatten(0, (len(scenes), -1))
         pooled, patches = self.embed_images(images.to(self.device))
         contrast = self._contrast(pooled, own, near, scenes)
@@ -116,13 +116,13 @@ class TabletopCLIP(pl.LightningModule):
         return functional.normalize(self.clip.text_projection(read.pooler_output), dim=-1)
 
     @torch.no_grad()
-    def _all_near(self, scenes: list[Scene], dice: Dice) -> tuple[Tensor, Tensor]:
+    def _all_near(self, scenes: list[TabletopScene], rng: PortableRandom) -> tuple[Tensor, Tensor]:
         """Embeddings of each scene's wrong captions (n, NEAR, d), and of its own (n, d); plain captions, read once.
 
         Where there are more than NEAR they are drawn, where fewer drawn again.
         """
         wrong = [[caption(s) for s in _misses(scene)] for scene in scenes]
-        chosen = [w if len(w) == NEAR else [dice.choice(w) for _ in range(NEAR)] for w in wrong]
+        chosen = [w if len(w) == NEAR else [rng.choice(w) for _ in range(NEAR)] for w in wrong]
         own = [caption(scene) for scene in scenes]
         near = [text for texts in chosen for text in texts]
         new = [text for text in dict.fromkeys([*own, *near]) if text not in self._read]
@@ -132,7 +132,7 @@ class TabletopCLIP(pl.LightningModule):
         embedded = torch.stack([self._read[text] for text in near]).unflatten(0, (len(scenes), NEAR))
         return embedded, torch.stack([self._read[text] for text in own])
 
-    def _contrast(self, images: Tensor, text: Tensor, wrong: Tensor, scenes: list[Scene]) -> Tensor:
+    def _contrast(self, images: Tensor, text: Tensor, wrong: Tensor, scenes: list[TabletopScene]) -> Tensor:
         """Cross entropy from pictures to captions and back; captions that say the same as one's own are not wrong.
 
         images, text (n, d); wrong (n, k, d) is more that is wrong for each picture.
@@ -150,13 +150,13 @@ class TabletopCLIP(pl.LightningModule):
 
     @torch.no_grad()
     def validation_step(self, step: int) -> None:
-        dice = Dice(0, "validation")
+        rng = PortableRandom(0, "validation")
         right = 0
         for start in range(0, len(self.held_out), 64):
             scenes = self.held_out_scenes[start : start + 64]
             images, _ = self.embed_images(self.held_out[start : start + 64].to(self.device))
             candidates = [
-                paraphrase(s, dice) for scene in scenes for s in (scene, *_negatives(scene, 16, dice))
+                paraphrase(s, rng) for scene in scenes for s in (scene, *_negatives(scene, 16, rng))
             ]
             text = self.embed_text(candidates).view(len(scenes), 17, -1)
             right += int(((images[:, None] * text).sum(-1).argmax(1) == 0).sum())
@@ -214,21 +214,21 @@ def clip_config(cfg: TabletopCLIP.Config, tokens: int, start: int, end: int) -> 
     )
 
 
-def _misses(scene: Scene) -> list[Scene]:
+def _misses(scene: TabletopScene) -> list[TabletopScene]:
     """Every scene whose caption is wrong for this one in one word, and the one with two objects' colours swapped."""
     wrong = [s for s in near_misses(scene) if key(s) != key(scene)]
     swap = swapped(scene)
     return wrong if swap is None else [swap, *wrong]
 
 
-def _negatives(scene: Scene, count: int, dice: Dice) -> list[Scene]:
+def _negatives(scene: TabletopScene, count: int, rng: PortableRandom) -> list[TabletopScene]:
     """Scenes whose captions are wrong for this one in one point: every other one in a shape, which is learned last.
 
     Where there are two objects, the first has their colours swapped.
     """
     wrong = _misses(scene)
     shapes = [s for s in wrong if [o.shape for o in s.objects] != [o.shape for o in scene.objects]]
-    drawn = [dice.choice(shapes if i % 2 else wrong) for i in range(count)]
+    drawn = [rng.choice(shapes if i % 2 else wrong) for i in range(count)]
     swap = swapped(scene)
     if swap is not None:
         drawn[0] = swap

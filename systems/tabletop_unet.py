@@ -23,7 +23,7 @@ from ids3d.progress import track
 from ids3d.registry import register
 from ids3d.tabletop.captions import caption, paraphrase
 from ids3d.tabletop.patches import CLASSES, WALL_CLASS, patch_labels
-from ids3d.tabletop.scene import Dice, sample_scene
+from ids3d.tabletop.scene import PortableRandom, sample_scene
 from ids3d.tabletop.tokenizer import LENGTH
 from systems.training import (
     VALIDATION,
@@ -106,9 +106,9 @@ class TabletopUNet(pl.LightningModule):
     def training_step(self, step: int) -> Tensor:
         generator = step_generator(self.seed, self.global_step)
         index = torch.randint(len(self.latents), (self.cfg.batch_size,), generator=generator)
-        dice = Dice(self.global_step, f"captions/{self.seed}")
+        rng = PortableRandom(self.global_step, f"captions/{self.seed}")
         texts = [
-            "" if dice.uniform(0, 1) < self.cfg.empty_captions else paraphrase(self.scenes[i], dice)
+            "" if rng.uniform(0, 1) < self.cfg.empty_captions else paraphrase(self.scenes[i], rng)
             for i in index.tolist()
         ]
         text = self.frozen.embed(texts).to(self.device)

@@ -21,7 +21,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from ids3d.experiment import Training
 from ids3d.pictures import save_picture
 from ids3d.provenance import record
-from ids3d.tabletop.dataset import Pictures, pictures
+from ids3d.tabletop.dataset import TabletopDataset, load_dataset
 from ids3d.tabletop.scene import HELD_OUT
 from ids3d.tracking import Tracking
 from systems.loop import Continuation, GracefulStop, train
@@ -51,14 +51,14 @@ class TrainingConfig:
     sample_every: int = 250  # steps between looks at held-out pictures, and between checkpoints
 
 
-def training_pictures(cfg: TrainingConfig) -> Pictures:
+def training_pictures(cfg: TrainingConfig) -> TabletopDataset:
     """The training scenes' pictures (rendered now, if this is the first time)."""
-    return pictures(range(cfg.pictures), cfg.size, Path(cfg.data))
+    return load_dataset(range(cfg.pictures), cfg.size, Path(cfg.data))
 
 
-def validation_pictures(cfg: TrainingConfig) -> Pictures:
+def validation_pictures(cfg: TrainingConfig) -> TabletopDataset:
     """Held-out scenes' pictures."""
-    return pictures(VALIDATION, cfg.size, Path(cfg.data))
+    return load_dataset(VALIDATION, cfg.size, Path(cfg.data))
 
 
 def as_images(rgb: object) -> Tensor:
@@ -127,6 +127,6 @@ def run(training: Training) -> None:
 
 
 def grid(pictures: Tensor, columns: int) -> Tensor:
-    """Pictures (n, 3, h, w) side by side in rows: one picture (rows · h, columns · w, 3)."""
+    """Images (n, 3, h, w) side by side in rows: one picture (rows · h, columns · w, 3)."""
     rows = pictures.detach().float().cpu().permute(0, 2, 3, 1).unflatten(0, (-1, columns))
     return rows.permute(0, 2, 1, 3, 4).flatten(2, 3).flatten(0, 1)

@@ -15,7 +15,7 @@ from ids3d.report.page import Claim, Figure, Report, Table, curves
 from ids3d.report.stats import Estimate, mean_interval
 from ids3d.seeding import generator_for
 from ids3d.tabletop.captions import caption
-from ids3d.tabletop.dataset import picture
+from ids3d.tabletop.dataset import render_seed
 from ids3d.tabletop.scene import HELD_OUT, sample_scene
 from models.guidance.ids import IDS, fixed_point
 from models.priors.prior import Prior
@@ -87,7 +87,7 @@ def _residuals(prior: Prior, plan: Plan, cfg: IDS.Config, share: float) -> list[
     found: list[list[float]] = []
     for start in range(0, plan.pictures, plan.batch):
         seeds = range(PICTURES + start, PICTURES + min(start + plan.batch, plan.pictures))
-        images = torch.stack([torch.from_numpy(picture(s, prior.image_size)[0]) for s in seeds])
+        images = torch.stack([torch.from_numpy(render_seed(s, prior.image_size)[0]) for s in seeds])
         z_src = prior.encode(images.permute(0, 3, 1, 2).float().to(prior.device) / 255)
         prompt = prior.embed([caption(sample_scene(seed)) for seed in seeds])
         t = torch.full((len(z_src),), round(share * (prior.schedule.num_timesteps - 1)), device=z_src.device)

@@ -145,7 +145,7 @@ def run_sheet(given: argparse.Namespace) -> None:
 
 
 def _evaluate(command: argparse.ArgumentParser) -> None:
-    from ids3d.tabletop.evaluate import PARTS, PRIOR, Plan
+    from ids3d.tabletop.evaluate import PARTS, PRIOR, EvaluationConfig
 
     command.set_defaults(run=run_evaluate)
     command.add_argument("--json", type=Path, required=True, metavar="FILE", help="where the figures go")
@@ -155,14 +155,19 @@ def _evaluate(command: argparse.ArgumentParser) -> None:
     command.add_argument("--sheet", type=Path, metavar="FILE", help="a contact sheet of the samples")
     command.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, help="(default: all)")
     command.add_argument(
-        "--guidance-scale", type=float, default=Plan.guidance_scale, help="(default: %(default)s)"
-    )
-    command.add_argument("--steps", type=_count, default=Plan.steps, help="of DDIM (default: %(default)s)")
-    command.add_argument(
-        "--prompts", type=_count, default=Plan.prompts, help="sampled captions (default: %(default)s)"
+        "--guidance-scale", type=float, default=EvaluationConfig.guidance_scale, help="(default: %(default)s)"
     )
     command.add_argument(
-        "--seed", type=int, default=Plan.seed, help="of the samples' noise (default: %(default)s)"
+        "--steps", type=_count, default=EvaluationConfig.steps, help="of DDIM (default: %(default)s)"
+    )
+    command.add_argument(
+        "--prompts",
+        type=_count,
+        default=EvaluationConfig.prompts,
+        help="sampled captions (default: %(default)s)",
+    )
+    command.add_argument(
+        "--seed", type=int, default=EvaluationConfig.seed, help="of the samples' noise (default: %(default)s)"
     )
     command.add_argument("--device", default="cpu", help="(default: cpu)")
 
@@ -172,15 +177,15 @@ def run_evaluate(given: argparse.Namespace) -> None:
     import diffusers
     import transformers
 
-    from ids3d.tabletop.evaluate import Plan, evaluate
+    from ids3d.tabletop.evaluate import EvaluationConfig, evaluate
 
     for library in (diffusers, transformers):
         library.utils.logging.disable_progress_bar()
         library.utils.logging.set_verbosity_error()
-    plan = Plan(
+    cfg = EvaluationConfig(
         prompts=given.prompts, steps=given.steps, guidance_scale=given.guidance_scale, seed=given.seed
     )
-    report = evaluate(given.prior, plan, given.only, given.device)
+    report = evaluate(given.prior, cfg, given.only, given.device)
     given.json.parent.mkdir(parents=True, exist_ok=True)
     text = json.dumps(report.figures, indent=2) + "\n"
     given.json.write_text(text, encoding="utf-8")

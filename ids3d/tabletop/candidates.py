@@ -10,12 +10,12 @@ from torch import Tensor
 from ids3d.metrics.clip_score import ClipScore
 from ids3d.progress import track
 from ids3d.tabletop.captions import caption, key, near_misses, swapped
-from ids3d.tabletop.scene import Dice, Scene, sample_scene
+from ids3d.tabletop.scene import PortableRandom, TabletopScene, sample_scene
 
 CANDIDATES = 64
 
 
-def candidates(scene: Scene, dice: Dice, count: int = CANDIDATES) -> list[Scene]:
+def candidates(scene: TabletopScene, rng: PortableRandom, count: int = CANDIDATES) -> list[TabletopScene]:
     """Scenes whose captions all say different things, the right one first.
 
     After it comes the scene with its first two objects' colours swapped, where that is another scene; half of the rest
@@ -28,15 +28,15 @@ def candidates(scene: Scene, dice: Dice, count: int = CANDIDATES) -> list[Scene]
     near = {key(miss): miss for miss in near_misses(scene) if key(miss) not in chosen}
     wanted = len(chosen) + (count - len(chosen)) // 2
     while near and len(chosen) < wanted:
-        drawn = dice.choice(tuple(near))
+        drawn = rng.choice(tuple(near))
         chosen[drawn] = near.pop(drawn)
     while len(chosen) < count:
-        other = sample_scene(int(dice.uniform(0, 1e9)))
+        other = sample_scene(int(rng.uniform(0, 1e9)))
         chosen.setdefault(key(other), other)
     return list(chosen.values())
 
 
-def pick(clip: ClipScore, pictures: Tensor, choices: Sequence[Sequence[Scene]]) -> list[int]:
+def pick(clip: ClipScore, pictures: Tensor, choices: Sequence[Sequence[TabletopScene]]) -> list[int]:
     """Which of its candidates the CLIP finds most like each picture.
 
     Args:

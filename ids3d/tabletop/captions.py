@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 
-from ids3d.tabletop.scene import COLOURS, FLOORS, SHAPES, Dice, Object, Scene
+from ids3d.tabletop.scene import COLOURS, FLOORS, SHAPES, Object, PortableRandom, TabletopScene
 
 TEMPLATES = (
     "{things} on a {floor} floor",
@@ -24,19 +24,19 @@ def name(thing: Object) -> str:
     return f"{'an' if thing.colour[0] in 'aeiou' else 'a'} {thing.colour} {thing.shape}"
 
 
-def caption(scene: Scene) -> str:
+def caption(scene: TabletopScene) -> str:
     """The plain caption of a scene, its objects in their order: "a red cube and a white cylinder on a wooden floor"."""
     return TEMPLATES[0].format(things=_list(scene, PAIRS[0]), floor=scene.floor)
 
 
-def paraphrase(scene: Scene, dice: Dice) -> str:
+def paraphrase(scene: TabletopScene, rng: PortableRandom) -> str:
     """One of the ways to say it; half of the time the plain one, the objects always in their order."""
-    if dice.uniform(0, 1) < 0.5:
+    if rng.uniform(0, 1) < 0.5:
         return caption(scene)
-    return dice.choice(TEMPLATES).format(things=_list(scene, dice.choice(PAIRS)), floor=scene.floor)
+    return rng.choice(TEMPLATES).format(things=_list(scene, rng.choice(PAIRS)), floor=scene.floor)
 
 
-def _list(scene: Scene, pair: str) -> str:
+def _list(scene: TabletopScene, pair: str) -> str:
     names = [name(thing) for thing in scene.objects]
     if len(names) == 1:
         return names[0]
@@ -54,12 +54,12 @@ def vocabulary() -> list[str]:
     return sorted(words)
 
 
-def key(scene: Scene) -> tuple[str, ...]:
+def key(scene: TabletopScene) -> tuple[str, ...]:
     """What a caption says, whatever its words and the objects' order: two scenes of one key share their captions."""
     return (*sorted(f"{thing.colour} {thing.shape}" for thing in scene.objects), scene.floor)
 
 
-def swapped(scene: Scene) -> Scene | None:
+def swapped(scene: TabletopScene) -> TabletopScene | None:
     """The first two objects with each other's colours; None if there is no second or the caption says the same then."""
     if len(scene.objects) < 2:
         return None
@@ -68,7 +68,7 @@ def swapped(scene: Scene) -> Scene | None:
     return swap if key(swap) != key(scene) else None
 
 
-def near_misses(scene: Scene) -> list[Scene]:
+def near_misses(scene: TabletopScene) -> list[TabletopScene]:
     """Every scene that differs from this one in a single word of its caption: one colour, one shape or the floor."""
     missed = [replace(scene, floor=floor) for floor in FLOORS if floor != scene.floor]
     for index, thing in enumerate(scene.objects):

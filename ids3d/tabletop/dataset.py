@@ -1,4 +1,4 @@
-"""Pictures of the training scenes, rendered once by several processes and kept in one file."""
+"""Images of the training scenes, rendered once by several processes and kept in one file."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ import torch
 from ids3d.progress import track
 from ids3d.tabletop.captions import paraphrase
 from ids3d.tabletop.render import render
-from ids3d.tabletop.scene import HELD_OUT, Dice, sample_camera, sample_scene
+from ids3d.tabletop.scene import HELD_OUT, PortableRandom, sample_camera, sample_scene
 
 
 @dataclass(frozen=True)
-class Pictures:
-    """Pictures of consecutive seeds: rgb (n, size, size, 3) uint8 and ids (n, size, size) uint8, `Picture.ids`."""
+class TabletopDataset:
+    """Images of consecutive seeds: rgb (n, size, size, 3) uint8 and ids (n, size, size) uint8, `TabletopRender.ids`."""
 
     seeds: range
     rgb: np.ndarray
     ids: np.ndarray
 
 
-def picture(seed: int, size: int) -> tuple[np.ndarray, np.ndarray]:
+def render_seed(seed: int, size: int) -> tuple[np.ndarray, np.ndarray]:
     """The picture (size, size, 3) of a seed's scene by the seed's camera and its ids (size, size), both uint8."""
     scene = sample_scene(seed)
     seen = render(scene, sample_camera(seed, scene, size))
@@ -35,10 +35,10 @@ def picture(seed: int, size: int) -> tuple[np.ndarray, np.ndarray]:
 
 def captions(seeds: range, epoch: int) -> list[str]:
     """A caption for each seed's scene, in words that change from epoch to epoch."""
-    return [paraphrase(sample_scene(seed), Dice(seed, f"words/{epoch}")) for seed in seeds]
+    return [paraphrase(sample_scene(seed), PortableRandom(seed, f"words/{epoch}")) for seed in seeds]
 
 
-def pictures(seeds: range, size: int, folder: Path, workers: int | None = None) -> Pictures:
+def load_dataset(seeds: range, size: int, folder: Path, workers: int | None = None) -> TabletopDataset:
     """The pictures of consecutive seeds, rendered at the first call and read from disk after it."""
     if seeds.start < HELD_OUT < seeds.stop:
         raise ValueError(f"seeds {seeds.start} to {seeds.stop} are partly held out")
@@ -52,7 +52,7 @@ def pictures(seeds: range, size: int, folder: Path, workers: int | None = None) 
             unfinished = path.with_suffix(".unfinished.npy")
             np.save(unfinished, array)
             unfinished.replace(path)
-    return Pictures(seeds, np.load(rgb, mmap_mode="r"), np.load(ids, mmap_mode="r"))
+    return TabletopDataset(seeds, np.load(rgb, mmap_mode="r"), np.load(ids, mmap_mode="r"))
 
 
 def _render_all(seeds: range, size: int, workers: int) -> tuple[np.ndarray, np.ndarray]:
@@ -60,7 +60,7 @@ def _render_all(seeds: range, size: int, workers: int) -> tuple[np.ndarray, np.n
     ids = np.empty((len(seeds), size, size), dtype=np.uint8)
     context = multiprocessing.get_context("spawn")
     with context.Pool(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        finished = pool.imap(partial(picture, size=size), seeds, chunksize=32)
+        finished = pool.imap(partial(render_seed, size=size), seeds, chunksize=32)
         for index, done in enumerate(track(finished, "tabletop scenes", total=len(seeds), unit="scene")):
             rgb[index], ids[index] = done
     return rgb, ids

@@ -10,15 +10,15 @@ from torch import Tensor
 
 from ids3d.cameras import Cameras
 from ids3d.tabletop.captions import caption
-from ids3d.tabletop.render import FIRST_OBJECT, FLOOR, Picture, render
+from ids3d.tabletop.render import FIRST_OBJECT, FLOOR, TabletopRender, render
 from ids3d.tabletop.scene import (
     COLOURS,
     FLOORS,
     HELD_OUT,
     SHAPES,
-    Dice,
     Object,
-    Scene,
+    PortableRandom,
+    TabletopScene,
     can_stand_beside,
     sample_camera,
     sample_scene,
@@ -35,8 +35,8 @@ class Edit:
     """
 
     kind: str
-    before: Scene
-    after: Scene
+    before: TabletopScene
+    after: TabletopScene
     touched: tuple[int | None, int | None] = (None, None)
 
     @property
@@ -50,22 +50,22 @@ class Edit:
         return caption(self.after)
 
 
-def recolour(scene: Scene, index: int, colour: str) -> Edit:
+def recolour(scene: TabletopScene, index: int, colour: str) -> Edit:
     """Give one object another colour."""
     return _change(scene, index, replace(scene.objects[index], colour=colour), "recolour")
 
 
-def reshape(scene: Scene, index: int, shape: str) -> Edit:
+def reshape(scene: TabletopScene, index: int, shape: str) -> Edit:
     """Give one object another shape of the same size."""
     return _change(scene, index, replace(scene.objects[index], shape=shape), "reshape")
 
 
-def refloor(scene: Scene, floor: str) -> Edit:
+def refloor(scene: TabletopScene, floor: str) -> Edit:
     """Lay another floor."""
     return Edit("floor", scene, replace(scene, floor=floor))
 
 
-def remove(scene: Scene, index: int) -> Edit:
+def remove(scene: TabletopScene, index: int) -> Edit:
     """Take one of several objects away."""
     kept = scene.objects[:index] + scene.objects[index + 1 :]
     if not kept:
@@ -73,13 +73,13 @@ def remove(scene: Scene, index: int) -> Edit:
     return Edit("remove", scene, replace(scene, objects=kept), (index, None))
 
 
-def add(scene: Scene, thing: Object) -> Edit:
+def add(scene: TabletopScene, thing: Object) -> Edit:
     """Put one more object on the table."""
     after = replace(scene, objects=(*scene.objects, thing))
     return Edit("add", scene, after, (None, len(scene.objects)))
 
 
-def _change(scene: Scene, index: int, thing: Object, kind: str) -> Edit:
+def _change(scene: TabletopScene, index: int, thing: Object, kind: str) -> Edit:
     objects = (*scene.objects[:index], thing, *scene.objects[index + 1 :])
     return Edit(kind, scene, replace(scene, objects=objects), (index, index))
 
@@ -90,26 +90,26 @@ def sample_edit(seed: int, kinds: Sequence[str] = KINDS, objects: int | None = N
     `objects` says how many the scene holds before; without it one or two, as the kind allows. What an edit adds is the
     last object of a scene with one more, so that scenes after edits are like those before.
     """
-    dice = Dice(seed, "edit")
-    kind = dice.choice(tuple(kinds))
+    rng = PortableRandom(seed, "edit")
+    kind = rng.choice(tuple(kinds))
     if kind not in KINDS:
         raise ValueError(f"no edit {kind!r}; there are {', '.join(KINDS)}")
-    two = dice.uniform(0, 1) < 0.5
+    two = rng.uniform(0, 1) < 0.5
     count = objects or {"remove": 2, "add": 1}.get(kind, 2 if two else 1)
     scene = sample_scene(seed, count + 1 if kind == "add" else count)
-    index = int(dice.uniform(0, count))
+    index = int(rng.uniform(0, count))
     if kind == "recolour":
-        return recolour(scene, index, dice.choice([c for c in COLOURS if _fits(scene, index, colour=c)]))
+        return recolour(scene, index, rng.choice([c for c in COLOURS if _fits(scene, index, colour=c)]))
     if kind == "reshape":
-        return reshape(scene, index, dice.choice([s for s in SHAPES if _fits(scene, index, shape=s)]))
+        return reshape(scene, index, rng.choice([s for s in SHAPES if _fits(scene, index, shape=s)]))
     if kind == "floor":
-        return refloor(scene, dice.choice([f for f in FLOORS if f != scene.floor]))
+        return refloor(scene, rng.choice([f for f in FLOORS if f != scene.floor]))
     if kind == "remove":
         return remove(scene, index)
     return add(replace(scene, objects=scene.objects[:-1]), scene.objects[-1])
 
 
-def _fits(scene: Scene, index: int, **change: str) -> bool:
+def _fits(scene: TabletopScene, index: int, **change: str) -> bool:
     """Whether an object changed so is another one, and still can stand beside the others."""
     thing = scene.objects[index]
     others = scene.objects[:index] + scene.objects[index + 1 :]
@@ -134,8 +134,8 @@ class EditedView:
     mask (h, w) bool: what the edit touches; outside it, it changes nothing but light and shadow.
     """
 
-    before: Picture
-    after: Picture
+    before: TabletopRender
+    after: TabletopRender
     mask: Tensor
 
 

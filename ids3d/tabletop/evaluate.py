@@ -22,7 +22,7 @@ from ids3d.tabletop.candidates import candidates, pick
 from ids3d.tabletop.captions import caption
 from ids3d.tabletop.clip import load_clip
 from ids3d.tabletop.dataset import picture
-from ids3d.tabletop.scene import HELD_OUT, Dice, Scene, sample_scene
+from ids3d.tabletop.scene import HELD_OUT, PortableRandom, TabletopScene, sample_scene
 from ids3d.tabletop.sheet import Cell, in_short
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ PROMPTS = HELD_OUT + 100_000
 
 
 @dataclass(frozen=True)
-class Plan:
+class EvaluationConfig:
     """How much is measured, and how samples are drawn."""
 
     vae_pictures: int = 256
@@ -49,7 +49,7 @@ class Plan:
 
 
 @dataclass
-class Report:
+class EvaluationResult:
     """The figures by name, and the samples for a contact sheet."""
 
     figures: dict[str, object] = field(default_factory=dict)
@@ -72,8 +72,11 @@ class Report:
 
 
 def evaluate(
-    prior: Path = PRIOR, plan: Plan | None = None, parts: Collection[str] = PARTS, device: str = "cpu"
-) -> Report:
+    prior: Path = PRIOR,
+    cfg: EvaluationConfig | None = None,
+    parts: Collection[str] = PARTS,
+    device: str = "cpu",
+) -> EvaluationResult:
     """Measure a prior's folder.
 
     Figures (each with `<name>_95`, its 95 % interval):
@@ -84,14 +87,14 @@ def evaluate(
 
     Args:
         prior: the folder, in diffusers' layout, with the CLIP in `clip/`.
-        plan: how much is measured.
+        cfg: how much is measured.
         parts: which of PARTS.
         device: where the models run.
 
     Raises:
         UserError: a model that a part needs is missing.
     """
-    plan, report, start = plan or Plan(), Report(), time.monotonic()
+    cfg, report, start = cfg or EvaluationConfig(), EvaluationResult(), time.monotonic()
     if not prior.is_dir():
         raise UserError(f"no prior at {prior}: there is no such folder (configs/tabletop/ trains one)")
     if "vae" in parts:
@@ -100,20 +103,20 @@ def evaluate(
         _need(prior / "model_index.json", "unet")
     clip = load_clip(prior).to(device) if {"clip", "samples"} & set(parts) else None
     truth = _true_pictures(
-        max(plan.vae_pictures if "vae" in parts else 0, plan.clip_pictures if "clip" in parts else 0)
+        max(cfg.vae_pictures if "vae" in parts else 0, cfg.clip_pictures if "clip" in parts else 0)
     )
     if "vae" in parts:
-        report.add_mean("vae_psnr", _vae_psnr(prior, truth[: plan.vae_pictures], device))
+        report.add_mean("vae_psnr", _vae_psnr(prior, truth[: cfg.vae_pictures], device))
     if "clip" in parts and clip is not None:
-        report.add_share("clip_top1", _right_captions(clip, truth[: plan.clip_pictures]))
+        report.add_share("clip_top1", _right_captions(clip, truth[: cfg.clip_pictures]))
     if "samples" in parts and clip is not None:
-        _judge_samples(report, prior, clip, plan, device)
-    report.figures |= {**asdict(plan), "prior": str(prior), "seconds": round(time.monotonic() - start, 1)}
+        _judge_samples(report, prior, clip, cfg, device)
+    report.figures |= {**asdict(cfg), "prior": str(prior), "seconds": round(time.monotonic() - start, 1)}
     return report
 
 
 def _true_pictures(count: int) -> Tensor:
-    """Pictures (count, 3, h, w) in [0, 1] of the first held-out scenes."""
+    """Images (count, 3, h, w) in [0, 1] of the first held-out scenes."""
     if count == 0:
         return torch.empty(0, 3, SIZE, SIZE)
     seeds = track(range(HELD_OUT, HELD_OUT + count), "rendering", unit="picture")
@@ -138,14 +141,16 @@ def _vae_psnr(prior: Path, pictures: Tensor, device: str) -> list[float]:
 
 def _right_captions(clip: ClipScore, pictures: Tensor) -> list[bool]:
     seeds = range(HELD_OUT, HELD_OUT + len(pictures))
-    choices = [candidates(sample_scene(seed), Dice(seed, "candidates")) for seed in seeds]
+    choices = [candidates(sample_scene(seed), PortableRandom(seed, "candidates")) for seed in seeds]
     return [picked == 0 for picked in pick(clip, pictures, choices)]
 
 
-def _judge_samples(report: Report, prior: Path, clip: ClipScore, plan: Plan, device: str) -> None:
-    scenes = prompted_scenes(plan.prompts)
-    choices = [candidates(scene, Dice(PROMPTS + i, "candidates")) for i, scene in enumerate(scenes)]
-    pictures = sample(load_pipeline(prior, device), [caption(scene) for scene in scenes], plan)
+def _judge_samples(
+    report: EvaluationResult, prior: Path, clip: ClipScore, cfg: EvaluationConfig, device: str
+) -> None:
+    scenes = prompted_scenes(cfg.prompts)
+    choices = [candidates(scene, PortableRandom(PROMPTS + i, "candidates")) for i, scene in enumerate(scenes)]
+    pictures = sample(load_pipeline(prior, device), [caption(scene) for scene in scenes], cfg)
     picked = pick(clip, pictures, choices)
     right = [index == 0 for index in picked]
     report.add_share("sample_top1", right)
@@ -157,7 +162,7 @@ def _judge_samples(report: Report, prior: Path, clip: ClipScore, plan: Plan, dev
         report.samples.append(Cell(image.permute(1, 2, 0), in_short(scene), alarm))
 
 
-def prompted_scenes(count: int) -> list[Scene]:
+def prompted_scenes(count: int) -> list[TabletopScene]:
     """Held-out scenes whose captions are sampled: one object, two, one, two, ..."""
     return [sample_scene(PROMPTS + i, 1 + i % 2) for i in range(count)]
 
@@ -173,16 +178,16 @@ def load_pipeline(prior: Path, device: str) -> StableDiffusionPipeline:
 
 
 @torch.no_grad()
-def sample(pipeline: StableDiffusionPipeline, texts: Sequence[str], plan: Plan) -> Tensor:
-    """A picture for each text, (n, 3, h, w) in [0, 1] on the CPU; the i-th noise depends on plan.seed and i alone."""
+def sample(pipeline: StableDiffusionPipeline, texts: Sequence[str], cfg: EvaluationConfig) -> Tensor:
+    """A picture for each text, (n, 3, h, w) in [0, 1] on the CPU; the i-th noise depends on cfg.seed and i alone."""
     pictures = []
-    for start in track(range(0, len(texts), plan.batch), "sampling", unit="batch"):
-        batch = range(start, min(start + plan.batch, len(texts)))
+    for start in track(range(0, len(texts), cfg.batch), "sampling", unit="batch"):
+        batch = range(start, min(start + cfg.batch, len(texts)))
         made = pipeline(
             prompt=[texts[i] for i in batch],
-            num_inference_steps=plan.steps,
-            guidance_scale=plan.guidance_scale,
-            generator=[torch.Generator().manual_seed(plan.seed * 1_000_003 + i) for i in batch],
+            num_inference_steps=cfg.steps,
+            guidance_scale=cfg.guidance_scale,
+            generator=[torch.Generator().manual_seed(cfg.seed * 1_000_003 + i) for i in batch],
             output_type="pt",
         ).images
         pictures.append(made.float().cpu())

@@ -20,7 +20,7 @@ from ids3d.errors import UserError
 from ids3d.pictures import to_bytes
 from ids3d.progress import track
 from ids3d.tabletop.edits import Edit, EditedView, render_edit
-from ids3d.tabletop.render import Picture
+from ids3d.tabletop.render import TabletopRender
 
 
 def write_llff(root: Path, edit: Edit, cameras: Cameras, supersampling: int = 3) -> None:
@@ -57,7 +57,7 @@ def pose_table(cameras: Cameras, bounds: np.ndarray) -> np.ndarray:
     return np.concatenate([matrices.reshape(-1, 15).numpy(), bounds], axis=1)
 
 
-def axial_depth(camera: Cameras, picture: Picture) -> Tensor:
+def axial_depth(camera: Cameras, picture: TabletopRender) -> Tensor:
     """A picture's depth (h, w) along its camera's axis rather than along each ray."""
     return picture.depth * (camera.rays().directions[0] @ camera.forward[0])
 
@@ -111,7 +111,7 @@ def _save_blender_view(root: Path, name: str, view: EditedView, depth: bool) -> 
         np.save(path, view.before.depth.float().numpy())
 
 
-def _rgba(picture: Picture) -> np.ndarray:
+def _rgba(picture: TabletopRender) -> np.ndarray:
     opacity = picture.opacity[..., None]
     return to_bytes(torch.cat([picture.rgb / opacity.clamp(min=1e-6), opacity], dim=-1))
 

@@ -7,18 +7,18 @@ from torch import Tensor
 from torch.nn import functional
 
 from ids3d.tabletop.render import FIRST_OBJECT, FLOOR
-from ids3d.tabletop.scene import COLOURS, FLOORS, SHAPES, Scene
+from ids3d.tabletop.scene import COLOURS, FLOORS, SHAPES, TabletopScene
 
 WALL_CLASS = len(FLOORS)
 CLASSES = len(FLOORS) + 1 + len(SHAPES) * len(COLOURS)
 """Each floor, the wall, and each shape in each colour."""
 
 
-def patch_labels(ids: Tensor, scene: Scene, patch: int) -> Tensor:
+def patch_labels(ids: Tensor, scene: TabletopScene, patch: int) -> Tensor:
     """What each patch shows: an object that fills a quarter of it, else floor or wall.
 
     Args:
-        ids: (h, w), `Picture.ids`.
+        ids: (h, w), `TabletopRender.ids`.
         scene: what the ids are of.
         patch: the patches' side in pixels; h and w are multiples of it.
 

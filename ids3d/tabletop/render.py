@@ -1,4 +1,4 @@
-"""Pictures, depth and masks of tabletop scenes: rays traced in closed form, Lambertian surfaces, one soft light.
+"""TabletopDataset, depth and masks of tabletop scenes: rays traced in closed form, Lambertian surfaces, one soft light.
 
 Nothing shines or mirrors, so a surface point looks alike from everywhere, and a radiance field can represent a scene.
 """
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ids3d.cameras import Cameras
-from ids3d.tabletop.scene import COLOURS, HEIGHT, ROOM, WALLS, Light, Object, Scene
+from ids3d.tabletop.scene import COLOURS, HEIGHT, ROOM, WALLS, Light, Object, TabletopScene
 from ids3d.tabletop.shapes import ball_about, distance_to, normal_on
 
 AMBIENT = 0.58
@@ -22,7 +22,7 @@ NOTHING, FLOOR, WALL, FIRST_OBJECT = -1, 0, 1, 2
 
 
 @dataclass(frozen=True)
-class Picture:
+class TabletopRender:
     """One view of a scene.
 
     Attributes:
@@ -42,7 +42,9 @@ class Picture:
     floor: Tensor
 
 
-def render(scene: Scene, camera: Cameras, *, supersampling: int = 2, room: bool = True) -> Picture:
+def render(
+    scene: TabletopScene, camera: Cameras, *, supersampling: int = 2, room: bool = True
+) -> TabletopRender:
     """Render a scene by one camera (a batch of one), with supersampling² rays a pixel; without a room, on black.
 
     Computed in double precision: which side of an edge a ray falls on is then the same on every machine.
@@ -57,7 +59,7 @@ def render(scene: Scene, camera: Cameras, *, supersampling: int = 2, room: bool 
     shares = torch.stack([*rgb.float(), *(share.float() for share in (ids != NOTHING, *shown))])
     small = _shrink(shares.view(-1, height * s, width * s), s)
     depth, centre_ids, _ = trace(scene, *_rays(camera), room)
-    return Picture(
+    return TabletopRender(
         rgb=small[:3].clamp(0, 1).permute(1, 2, 0).contiguous(),
         depth=depth.float().view(height, width),
         ids=centre_ids.view(height, width),
@@ -88,7 +90,7 @@ def _shrink(x: Tensor, factor: int) -> Tensor:
     return total / len(parts)
 
 
-def trace(scene: Scene, o: Tensor, d: Tensor, room: bool = True) -> tuple[Tensor, Tensor, Tensor]:
+def trace(scene: TabletopScene, o: Tensor, d: Tensor, room: bool = True) -> tuple[Tensor, Tensor, Tensor]:
     """What rays meet first: distance (n,), id (n,) and normal (3, n).
 
     Args:
@@ -143,7 +145,7 @@ def _trace_room(o: Tensor, d: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return t, ids, normal
 
 
-def shade(scene: Scene, points: Tensor, ids: Tensor, normal: Tensor) -> Tensor:
+def shade(scene: TabletopScene, points: Tensor, ids: Tensor, normal: Tensor) -> Tensor:
     """The colour (3, n) of surface points (3, n): albedo times ambient and direct light with soft shadows."""
     nothing = (0.0, 0.0, 0.0)  # also where the floor's pattern comes, one before the wall
     palette = [WALLS[scene.wall], *(COLOURS[thing.colour] for thing in scene.objects), nothing, nothing]
@@ -156,7 +158,7 @@ def shade(scene: Scene, points: Tensor, ids: Tensor, normal: Tensor) -> Tensor:
     return albedo * (ambient + DIRECT * scene.light.strength * direct)
 
 
-def direct_light(scene: Scene, points: Tensor, normal: Tensor) -> Tensor:
+def direct_light(scene: TabletopScene, points: Tensor, normal: Tensor) -> Tensor:
     """How much of the round light reaches each point (n,), times the cosine at which it falls there."""
     directions = light_directions(scene.light).to(points)
     centre = directions.mean(0)

@@ -70,7 +70,7 @@ class Light:
 
 
 @dataclass(frozen=True)
-class Scene:
+class TabletopScene:
     """Everything that a picture of the world depends on, but the camera."""
 
     objects: tuple[Object, ...]
@@ -79,7 +79,7 @@ class Scene:
     light: Light = Light()
 
 
-class Dice:
+class PortableRandom:
     """Draws from one seed by `random.Random.random` alone, whose sequence Python guarantees on every machine."""
 
     def __init__(self, seed: int, purpose: str) -> None:
@@ -99,36 +99,36 @@ def footprint(thing: Object) -> float:
     return thing.size * (1.2 if thing.shape == "cube" else 1.0)
 
 
-def sample_scene(seed: int, objects: int | None = None) -> Scene:
+def sample_scene(seed: int, objects: int | None = None) -> TabletopScene:
     """The scene of a seed, with one, two or three objects (45, 45 and 10 %) unless `objects` says how many.
 
     No two objects share both shape and colour, so a caption always tells them apart, and none touch.
     """
-    dice = Dice(seed, "scene")
-    drawn = dice.uniform(0, 1)
+    rng = PortableRandom(seed, "scene")
+    drawn = rng.uniform(0, 1)
     count = objects if objects is not None else (1 if drawn < 0.45 else 2 if drawn < 0.9 else 3)
     if not 1 <= count <= 3:
         raise ValueError(f"a tabletop scene holds one to three objects, not {count}")
     low, high = {1: (0.30, 0.46), 2: (0.23, 0.33), 3: (0.19, 0.25)}[count]
     placed: list[Object] = []
     while len(placed) < count:
-        radius, angle = 0.62 * math.sqrt(dice.uniform(0, 1)), dice.uniform(0, 2 * math.pi)
+        radius, angle = 0.62 * math.sqrt(rng.uniform(0, 1)), rng.uniform(0, 2 * math.pi)
         if count == 1:
             radius *= 0.6
         thing = Object(
-            shape=dice.choice(SHAPES),
-            colour=dice.choice(tuple(COLOURS)),
-            size=dice.uniform(low, high),
+            shape=rng.choice(SHAPES),
+            colour=rng.choice(tuple(COLOURS)),
+            size=rng.uniform(low, high),
             x=radius * math.cos(angle),
             y=radius * math.sin(angle),
-            turn=dice.uniform(0, 90),
+            turn=rng.uniform(0, 90),
         )
         if all(can_stand_beside(thing, other) for other in placed):
             placed.append(thing)
-        elif len(placed) > 0 and dice.uniform(0, 1) < 0.05:
+        elif len(placed) > 0 and rng.uniform(0, 1) < 0.05:
             placed.clear()  # a first object in the middle can leave no room for the others
-    light = Light(dice.uniform(0, 360), dice.uniform(50, 68), dice.uniform(0.9, 1.1))
-    return Scene(tuple(placed), dice.choice(FLOORS), dice.choice(tuple(WALLS)), light)
+    light = Light(rng.uniform(0, 360), rng.uniform(50, 68), rng.uniform(0.9, 1.1))
+    return TabletopScene(tuple(placed), rng.choice(FLOORS), rng.choice(tuple(WALLS)), light)
 
 
 def can_stand_beside(a: Object, b: Object) -> bool:
@@ -158,23 +158,23 @@ def orbit(
     return Cameras(torch.stack(poses), focal, focal, centre, centre, size, size)
 
 
-def sample_camera(seed: int, scene: Scene, size: int = 64) -> Cameras:
+def sample_camera(seed: int, scene: TabletopScene, size: int = 64) -> Cameras:
     """The camera of a seed: from any side, but no object right behind another, so that a picture shows its caption.
 
     Where a scene has no such side, it is the first one drawn that comes near enough: each draw asks for less.
     """
-    dice = Dice(seed, "camera")
+    rng = PortableRandom(seed, "camera")
     gap = 0.75
     while True:
-        azimuth, elevation = dice.uniform(0, 360), dice.uniform(16, 44)
-        distance = dice.uniform(2.25, 2.75)
-        target = (dice.uniform(-0.1, 0.1), dice.uniform(-0.1, 0.1), dice.uniform(0.15, 0.3))
+        azimuth, elevation = rng.uniform(0, 360), rng.uniform(16, 44)
+        distance = rng.uniform(2.25, 2.75)
+        target = (rng.uniform(-0.1, 0.1), rng.uniform(-0.1, 0.1), rng.uniform(0.15, 0.3))
         if smallest_gap(scene, azimuth) >= gap:
             return orbit([azimuth], [elevation], [distance], size, [target])
         gap *= 0.98
 
 
-def smallest_gap(scene: Scene, azimuth: float) -> float:
+def smallest_gap(scene: TabletopScene, azimuth: float) -> float:
     """How far apart the two closest objects stand, sideways, for a viewer at the azimuth (degrees).
 
     In units of the sum of their sizes; infinite for a single object.
@@ -186,7 +186,7 @@ def smallest_gap(scene: Scene, azimuth: float) -> float:
     return min(gaps, default=math.inf)
 
 
-def middle(scene: Scene) -> tuple[float, float, float]:
+def middle(scene: TabletopScene) -> tuple[float, float, float]:
     """A point amid the objects, at most 0.35 from the room's axis, for cameras to look at."""
     x, y = (
         sum(values) / len(values) for values in ([o.x for o in scene.objects], [o.y for o in scene.objects])
@@ -195,7 +195,7 @@ def middle(scene: Scene) -> tuple[float, float, float]:
     return scale * x, scale * y, 0.22
 
 
-def open_side(scene: Scene) -> float:
+def open_side(scene: TabletopScene) -> float:
     """The azimuth, squarely before one of the walls, from which the objects stand side by side rather than in a row."""
     return max((0.0, 90.0, 180.0, 270.0), key=lambda azimuth: round(smallest_gap(scene, azimuth), 6))
 
@@ -212,15 +212,15 @@ def forward_cameras(
 
     Inside the room for targets within 0.4 of its axis.
     """
-    dice = Dice(seed, "forward")
-    azimuths = [azimuth + spread * (2 * (i + 0.5) / count - 1) + dice.uniform(-2, 2) for i in range(count)]
-    elevations = [(22.0, 36.0, 29.0)[i % 3] + dice.uniform(-3, 3) for i in range(count)]
-    distances = [dice.uniform(2.35, 2.65) for _ in range(count)]
+    rng = PortableRandom(seed, "forward")
+    azimuths = [azimuth + spread * (2 * (i + 0.5) / count - 1) + rng.uniform(-2, 2) for i in range(count)]
+    elevations = [(22.0, 36.0, 29.0)[i % 3] + rng.uniform(-3, 3) for i in range(count)]
+    distances = [rng.uniform(2.35, 2.65) for _ in range(count)]
     return orbit(azimuths, elevations, distances, size, [target] * count)
 
 
 def around_cameras(seed: int, count: int, size: int) -> Cameras:
     """Cameras all around the scene, at golden-angle azimuths."""
-    dice = Dice(seed, "around")
-    azimuths = [(dice.uniform(-4, 4) + i * 137.50776) % 360 for i in range(count)]
-    return orbit(azimuths, [dice.uniform(18, 44) for _ in range(count)], [2.5] * count, size)
+    rng = PortableRandom(seed, "around")
+    azimuths = [(rng.uniform(-4, 4) + i * 137.50776) % 360 for i in range(count)]
+    return orbit(azimuths, [rng.uniform(18, 44) for _ in range(count)], [2.5] * count, size)

@@ -14,7 +14,7 @@ from torch import Tensor
 from ids3d.pictures import to_bytes
 from ids3d.tabletop.edits import edit_camera, render_edit, sample_edit
 from ids3d.tabletop.render import render
-from ids3d.tabletop.scene import Scene, sample_camera, sample_scene
+from ids3d.tabletop.scene import TabletopScene, sample_camera, sample_scene
 
 LINE = 12  # pixels of height of a line of text
 
@@ -31,7 +31,7 @@ class Cell:
 def contact_sheet(cells: Iterable[Cell], columns: int = 8, side: int = 128) -> Image.Image:
     """Cells in rows of `columns`, as wide as the widest picture or line.
 
-    Pictures of less than `side` pixels are enlarged by the largest whole factor that keeps them within it.
+    Images of less than `side` pixels are enlarged by the largest whole factor that keeps them within it.
     """
     font = ImageFont.load_default(size=10)
     shown = [(cell, _enlarged(cell.picture, side)) for cell in cells]
@@ -53,7 +53,7 @@ def contact_sheet(cells: Iterable[Cell], columns: int = 8, side: int = 128) -> I
     return sheet
 
 
-def in_short(scene: Scene) -> tuple[str, ...]:
+def in_short(scene: TabletopScene) -> tuple[str, ...]:
     """What a scene shows, a line for each object and one for the floor: it fits under a small picture."""
     return (*(f"{thing.colour} {thing.shape}" for thing in scene.objects), f"{scene.floor} floor")
 

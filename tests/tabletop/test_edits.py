@@ -22,9 +22,11 @@ from ids3d.tabletop.edits import (
     sample_edit,
 )
 from ids3d.tabletop.render import FIRST_OBJECT
-from ids3d.tabletop.scene import HELD_OUT, Object, Scene, can_stand_beside, orbit
+from ids3d.tabletop.scene import HELD_OUT, Object, TabletopScene, can_stand_beside, orbit
 
-SCENE = Scene((Object("cube", "red", 0.3, 0, 0.4), Object("cylinder", "white", 0.3, 0, -0.4)), "wooden")
+SCENE = TabletopScene(
+    (Object("cube", "red", 0.3, 0, 0.4), Object("cylinder", "white", 0.3, 0, -0.4)), "wooden"
+)
 
 
 def kept(edit: Edit) -> list[tuple[int, int]]:
@@ -65,7 +67,7 @@ def test_only_the_mask_changes(kind: str, seed: int) -> None:
 
 def test_the_mask_holds_what_only_the_centre_of_a_pixel_shows() -> None:
     """A ball half a pixel wide, right behind a pixel's centre, between the rays of its colour."""
-    scene = Scene((Object("sphere", "red", 0.02, 0.0, 0.0),))
+    scene = TabletopScene((Object("sphere", "red", 0.02, 0.0, 0.0),))
     view = render_edit(recolour(scene, 0, "blue"), orbit([0.0], [30.0], [2.5], 17, [(0.0, 0.0, 0.02)]))
     assert view.before.coverage.max() == 0
     assert view.before.ids[8, 8] == FIRST_OBJECT

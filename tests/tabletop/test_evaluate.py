@@ -16,11 +16,18 @@ from ids3d.tabletop.__main__ import run
 from ids3d.tabletop.candidates import pick
 from ids3d.tabletop.captions import caption
 from ids3d.tabletop.clip import load_clip
-from ids3d.tabletop.evaluate import Plan, Report, evaluate, load_pipeline, prompted_scenes, sample
+from ids3d.tabletop.evaluate import (
+    EvaluationConfig,
+    EvaluationResult,
+    evaluate,
+    load_pipeline,
+    prompted_scenes,
+    sample,
+)
 from ids3d.tabletop.scene import HELD_OUT, sample_scene
 from tests.tabletop import tiny_prior
 
-SMALL = Plan(vae_pictures=3, clip_pictures=4, prompts=6, steps=2, batch=4)
+SMALL = EvaluationConfig(vae_pictures=3, clip_pictures=4, prompts=6, steps=2, batch=4)
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +37,7 @@ def prior(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize(("right", "of"), [(0, 10), (10, 10), (231, 256), (3, 7)])
 def test_intervals_are_wilsons(right: int, of: int) -> None:
-    report = Report()
+    report = EvaluationResult()
     report.add_share("x", [True] * right + [False] * (of - right))
     interval = binomtest(right, of).proportion_ci(method="wilson")
     assert report.figures["x"] == right / of
@@ -38,7 +45,7 @@ def test_intervals_are_wilsons(right: int, of: int) -> None:
 
 
 def test_mean_and_its_interval() -> None:
-    report = Report()
+    report = EvaluationResult()
     report.add_mean("x", [1.0, 2.0, 3.0, 4.0])
     assert report.figures["x"] == 2.5
     half = 1.96 * (5 / 3) ** 0.5 / 2
@@ -106,8 +113,8 @@ def test_figures_of_a_random_prior(prior: Path, tmp_path: Path, capsys: pytest.C
 def test_samples_do_not_depend_on_the_batch(prior: Path) -> None:
     pipeline = load_pipeline(prior, "cpu")
     texts = [caption(scene) for scene in prompted_scenes(3)]
-    three = sample(pipeline, texts, Plan(steps=2, batch=3))
-    one = sample(pipeline, texts, Plan(steps=2, batch=1))
+    three = sample(pipeline, texts, EvaluationConfig(steps=2, batch=3))
+    one = sample(pipeline, texts, EvaluationConfig(steps=2, batch=1))
     assert three.shape == (3, 3, 64, 64)
     assert (three - one).abs().max() < 1e-4
     assert (three[0] - three[1]).abs().max() > 0.01

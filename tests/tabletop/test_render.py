@@ -1,4 +1,4 @@
-"""Pictures of the tabletop world: depth, ids, opacity, shadows, and one picture kept for good."""
+"""Images of the tabletop world: depth, ids, opacity, shadows, and one picture kept for good."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch.nn.functional import max_pool2d
 
 from ids3d.cameras import project
 from ids3d.tabletop import render as module
-from ids3d.tabletop.dataset import picture
+from ids3d.tabletop.dataset import render_seed
 from ids3d.tabletop.render import (
     FIRST_OBJECT,
     FLOOR,
@@ -33,7 +33,7 @@ from ids3d.tabletop.scene import (
     WALLS,
     Light,
     Object,
-    Scene,
+    TabletopScene,
     around_cameras,
     sample_camera,
     sample_scene,
@@ -45,7 +45,7 @@ STORED = Path(__file__).parent / "seed-1000010.png"
 
 def test_the_stored_picture() -> None:
     """The same picture on every machine, to one grey level."""
-    rgb, _ = picture(HELD_OUT + 10, 64)
+    rgb, _ = render_seed(HELD_OUT + 10, 64)
     stored = np.asarray(Image.open(STORED)).astype(int)
     assert np.abs(rgb.astype(int) - stored).max() <= 1
 
@@ -158,7 +158,7 @@ def test_the_room_is_closed() -> None:
         [[0], [0], [1.5]]
     )
     d = torch.nn.functional.normalize(torch.randn(3, 500, generator=g), dim=0)
-    t, ids, normal = trace(Scene(()), o, d)
+    t, ids, normal = trace(TabletopScene(()), o, d)
     points = o + t * d
     half = torch.tensor([[ROOM], [ROOM], [HEIGHT / 2]])
     centred = (points - torch.tensor([[0.0], [0.0], [HEIGHT / 2]])) / half
@@ -199,7 +199,7 @@ def test_no_shadow_is_culled(seed: int) -> None:
 
 def test_light_by_hand() -> None:
     """A floor without shadows has its albedo times ambient and direct light; a point behind the cube has no direct."""
-    scene = Scene((Object("cube", "red", 0.4, 0.0, 0.0),), "grey", "sand", Light(0.0, 45.0, 1.0))
+    scene = TabletopScene((Object("cube", "red", 0.4, 0.0, 0.0),), "grey", "sand", Light(0.0, 45.0, 1.0))
     points = torch.tensor([[1.5, 0.0, 0.0], [-0.5, 0.0, 0.0]], dtype=torch.float64).T
     up = torch.tensor([[0.0], [0.0], [1.0]], dtype=torch.float64).expand(3, 2)
     sun, shade = module.shade(scene, points, torch.tensor([FLOOR, FLOOR]), up).T
@@ -222,5 +222,5 @@ def test_colours_of_floors_and_walls() -> None:
         assert (torch.cdist(values, values) + torch.eye(len(values))).min() > 0.05
     with pytest.raises(ValueError, match="no floor"):
         module.floor_albedo("marble", points)
-    bright = replace(Scene((Object("cube", "white", 0.4, 0, 0),)), light=Light(0, 60, 1.1))
+    bright = replace(TabletopScene((Object("cube", "white", 0.4, 0, 0),)), light=Light(0, 60, 1.1))
     assert render(bright, around_cameras(0, 1, 16)).rgb.max() <= 1

@@ -10,15 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ids3d.cameras import Cameras, project
-from ids3d.tabletop.dataset import pictures
+from ids3d.tabletop.dataset import load_dataset
 from ids3d.tabletop.scene import (
     HEIGHT,
     HELD_OUT,
     ROOM,
-    Dice,
     Light,
     Object,
-    Scene,
+    PortableRandom,
+    TabletopScene,
     around_cameras,
     can_stand_beside,
     forward_cameras,
@@ -31,14 +31,14 @@ from ids3d.tabletop.scene import (
 
 
 def test_dice_are_the_same_on_every_machine() -> None:
-    dice = Dice(7, "test")
-    assert [dice.uniform(0, 1) for _ in range(3)] == [
+    rng = PortableRandom(7, "test")
+    assert [rng.uniform(0, 1) for _ in range(3)] == [
         0.723454925441713,
         0.7833280355364245,
         0.13301354156809364,
     ]
-    assert dice.choice(range(1000)) == 437
-    assert Dice(7, "other").uniform(0, 1) != 0.723454925441713
+    assert rng.choice(range(1000)) == 437
+    assert PortableRandom(7, "other").uniform(0, 1) != 0.723454925441713
 
 
 def test_a_seed_gives_the_same_scene_on_every_machine() -> None:
@@ -94,16 +94,16 @@ def test_cameras_stand_in_the_room_and_see_the_objects(seed: int) -> None:
 
 
 def test_gap_and_open_side_by_hand() -> None:
-    scene = Scene((Object("cube", "red", 0.3, 0.0, -0.5), Object("cone", "blue", 0.2, 0.1, 0.5)))
+    scene = TabletopScene((Object("cube", "red", 0.3, 0.0, -0.5), Object("cone", "blue", 0.2, 0.1, 0.5)))
     assert smallest_gap(scene, 0.0) == pytest.approx(1.0 / 0.5)
     assert smallest_gap(scene, 90.0) == pytest.approx(0.1 / 0.5)
     assert open_side(scene) == 0.0
     assert middle(scene) == pytest.approx((0.05, 0.0, 0.22))
-    assert math.isinf(smallest_gap(Scene(scene.objects[:1], light=Light()), 0.0))
+    assert math.isinf(smallest_gap(TabletopScene(scene.objects[:1], light=Light()), 0.0))
 
 
 def test_held_out_seeds_never_meet_training(tmp_path: object) -> None:
     from pathlib import Path
 
     with pytest.raises(ValueError, match="held out"):
-        pictures(range(HELD_OUT - 1, HELD_OUT + 1), 8, Path(str(tmp_path)))
+        load_dataset(range(HELD_OUT - 1, HELD_OUT + 1), 8, Path(str(tmp_path)))
