@@ -21,7 +21,7 @@ from ids3d.progress import track
 from ids3d.tabletop.candidates import candidates, pick
 from ids3d.tabletop.captions import caption
 from ids3d.tabletop.clip import load_clip
-from ids3d.tabletop.dataset import picture
+from ids3d.tabletop.dataset import render_seed
 from ids3d.tabletop.scene import HELD_OUT, PortableRandom, TabletopScene, sample_scene
 from ids3d.tabletop.sheet import Cell, in_short
 
@@ -121,7 +121,7 @@ def _true_pictures(count: int) -> Tensor:
         return torch.empty(0, 3, SIZE, SIZE)
     seeds = track(range(HELD_OUT, HELD_OUT + count), "rendering", unit="picture")
     return (
-        torch.from_numpy(np.stack([picture(seed, SIZE)[0] for seed in seeds])).permute(0, 3, 1, 2).float()
+        torch.from_numpy(np.stack([render_seed(seed, SIZE)[0] for seed in seeds])).permute(0, 3, 1, 2).float()
         / 255
     )
 

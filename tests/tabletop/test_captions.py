@@ -96,8 +96,6 @@ def test_tokenizer_survives_saving(tokenizer: CLIPTokenizer, tmp_path: Path) -> 
         read = cls.from_pretrained(tmp_path)
         for padding in (False, "max_length"):
             assert read(texts, padding=padding).input_ids == tokenizer(texts, padding=padding).input_ids
-    texts = [paraphrase(TabletopScene(objects), PortableRandom(i, "words")) for i in range(200)]
-    longest = max(len(tokenizer(text).input_ids) for text in texts)
 
 
 def test_no_caption_is_cut_off(tokenizer: CLIPTokenizer) -> None:
