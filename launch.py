@@ -76,7 +76,7 @@ def show_log() -> None:
 def main(argv: list[str]) -> None:
     """Runs what the command line says. Raises UserError or Interrupted."""
     arguments = parse_arguments(argv)
-    from ids3d.experiment import Experiment, ImageEdit, Training, load
+    from ids3d.experiment import ImageJob, SceneJob, TrainingJob, load
 
     former = run_folder(arguments.test or arguments.resume) if arguments.test or arguments.resume else None
     job = load(([former / "config.yaml"] if former else []) + arguments.files, arguments.overrides)
@@ -88,8 +88,8 @@ def main(argv: list[str]) -> None:
             job, output=str(former.parent.parent), name=former.parent.name, tag=former.name
         )
     job = dataclasses.replace(job, tag=job.tag or job.default_tag())
-    if isinstance(job, Experiment):
-        from systems.run import run
+    if isinstance(job, SceneJob):
+        from ids3d.systems.run import run
 
         for name, value in run(job, test=arguments.test is not None).items():
             print(f"{name} = {value:.4g}" if isinstance(value, float) else f"{name} = {value}")
@@ -98,12 +98,12 @@ def main(argv: list[str]) -> None:
         raise UserError(
             f"--test {arguments.test}: that was no run of a scene, which is what --test evaluates"
         )
-    elif isinstance(job, ImageEdit):
-        from systems.run_images import run as run_images
+    elif isinstance(job, ImageJob):
+        from ids3d.systems.run_images import run as run_images
 
         run_images(job)
-    elif isinstance(job, Training):
-        from systems.training import run as run_training
+    elif isinstance(job, TrainingJob):
+        from ids3d.systems.train.training import run as run_training
 
         run_training(job)
 

@@ -3,7 +3,7 @@
     python benchmarks/interpolation.py --threads 2 --points 40000 --channels 3
 
 The ways take turns, so that whatever else the machine does hits all of them; the figures are medians over the rounds,
-and of the ratio to the way that `models.geometry.trilinear` uses on a CPU.
+and of the ratio to the way that `ids3d.models.geometry.trilinear` uses on a CPU.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from models.geometry.trilinear import Trilinear, corners
+from ids3d.models.geometry.trilinear import Trilinear, corners
 
 Way = Callable[[Tensor, Tensor], Tensor]  # (table, positions) -> values
 SIDE = 100

@@ -1,7 +1,7 @@
 """One run's whole configuration: YAML files merged left to right, then `key=value` overrides, checked to the last key.
 
-experiment = load(["configs/ids-llff.yaml"], ["guidance=dds", "data.root=/data/fern"])
-guidance = experiment.guidance.build(prior)
+job = load(["configs/ids-llff.yaml"], ["guidance=dds", "data.root=/data/fern"])
+guidance = job.guidance.build(prior)
 """
 
 from __future__ import annotations
@@ -14,43 +14,43 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
-from ids3d.config import Node, Origin, parse
+from ids3d.config import Node, Origin, merge, parse, read_file, read_overrides
 from ids3d.errors import UserError
-from ids3d.registry import find
-
-COMMAND_LINE = "command line"
-
-# The keys that name a module: the kind of module that each holds, and the one that is meant where `type` is not said.
-MODULES = {
-    "data": ("data", "llff"),
-    "geometry": ("geometry", "grid"),
-    "renderer": ("renderer", "occupancy"),
-    "prior": ("prior", "tabletop"),
-    "guidance": ("guidance", "ids"),
-    "reconstruct": ("system", "reconstruct"),
-    "edit": ("system", "edit-scene"),
-    "evaluate": ("system", "evaluate"),
-    "train": ("system", ""),  # a Training's; the others are an Experiment's or an ImageEdit's
-}
+from ids3d.registry import find_among
 
 
 @dataclass(frozen=True)
 class Module:
-    """A module that the config names, with its settings as they were written (without `type`)."""
+    """A module that the config names, with its settings as they were written (without `type`).
+
+    Attributes:
+        key: the config's key that names it.
+        kinds: the kinds of module that the key may hold.
+        type: a registered name, or an import path.
+        node: its settings.
+        origin: where its type was written; None: it is the default.
+    """
 
     key: str
+    kinds: tuple[str, ...]
     type: str
     node: Node
     origin: Origin | None = None
 
     def find(self) -> Any:
-        """The class. Raises UserError for a name that is not known."""
+        """The class. Raises UserError for a name that is not known, and for a class of another kind."""
+        return self._find()[1]
+
+    @property
+    def kind(self) -> str:
+        """Which of `kinds` the class is of. Raises UserError as `find` does."""
+        return self._find()[0]
+
+    def _find(self) -> tuple[str, Any]:
         try:
-            return find(MODULES[self.key][0], self.type)
+            return find_among(self.kinds, self.type)
         except UserError as error:
             source = f" ({self.origin.source})" if self.origin else ""
             raise UserError(f"bad value for {self.key}{source}: {error}") from None
@@ -59,9 +59,14 @@ class Module:
         """An instance of the class's Config. Raises UserError for an unknown key or a bad value."""
         return parse(self.find().Config, self.node, self.key)
 
-    def build(self, *args: Any, **kwargs: Any) -> Any:
-        """The module: `Class(settings, *args, **kwargs)`."""
-        return self.find()(self.settings(), *args, **kwargs)
+    def build(self, *args: Any) -> Any:
+        """The module: `Class(settings, *args)`, as its kind's Protocol says."""
+        return self.find()(self.settings(), *args)
+
+
+def module(default: str, *kinds: str) -> Any:
+    """A job's field for a Module of one of `kinds`, `default` where the config names none."""
+    return field(metadata={"kinds": kinds, "default": default})
 
 
 @dataclass(frozen=True)
@@ -109,7 +114,7 @@ class Job:
         return time.strftime("%Y%m%d-%H%M%S")
 
     def check(self) -> None:
-        """Finds every module and parses its settings. Raises UserError for the first thing that is wrong."""
+        """Find every module and parse its settings. Raises UserError for the first thing that is wrong."""
         self.to_mapping()
 
     def to_mapping(self) -> dict[str, Any]:
@@ -123,33 +128,33 @@ class Job:
 
     def to_yaml(self) -> str:
         """`to_mapping` as YAML that `load` reads back to an equal job."""
-        return OmegaConf.to_yaml(OmegaConf.create(_escaped(self.to_mapping())))
+        return OmegaConf.to_yaml(OmegaConf.create(self.to_mapping()))
 
 
 @dataclass(frozen=True, kw_only=True)
-class Experiment(Job):
+class SceneJob(Job):
     """The root of a config that reconstructs a scene, edits it and evaluates."""
 
-    data: Module
-    geometry: Module
-    renderer: Module
-    prior: Module
-    guidance: Module
-    reconstruct: Module
-    edit: Module
-    evaluate: Module
+    data: Module = module("llff", "scene")
+    geometry: Module = module("grid", "geometry")
+    renderer: Module = module("occupancy", "renderer")
+    prior: Module = module("tabletop", "prior")
+    guidance: Module = module("ids", "guidance")
+    reconstruct: Module = module("rays", "reconstruct")
+    edit: Module = module("pull-back", "edit-scene")
+    evaluate: Module = module("held-out", "evaluate")
     stage: Literal["all", "reconstruct"] = "all"  # where to stop
     prompt: Prompts = field(default_factory=Prompts)
 
 
 @dataclass(frozen=True, kw_only=True)
-class ImageEdit(Job):
-    """The root of a config that edits pictures: one whose `data.type` is pictures."""
+class ImageJob(Job):
+    """The root of a config that edits images: one whose `data` names a source of images."""
 
-    data: Module
-    prior: Module
-    guidance: Module
-    edit: Module
+    data: Module = module("files", "images")
+    prior: Module = module("tabletop", "prior")
+    guidance: Module = module("ids", "guidance", "sampler")
+    edit: Module = module("latents", "edit-images")
     prompt: Prompts = field(default_factory=Prompts)
 
     def default_tag(self) -> str:
@@ -158,139 +163,68 @@ class ImageEdit(Job):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Training(Job):
+class TrainingJob(Job):
     """The root of a config that trains one of the tabletop prior's models: any config with the key `train`."""
 
-    train: Module  # which model, and its settings
+    train: Module = module("", "train")  # which model, and its settings
     tag: str = "run"  # a training that was stopped goes on when it is started again under the same tag
 
 
-def load(files: Sequence[str | Path], overrides: Sequence[str] = ()) -> Job:
-    """The Experiment or Training that `files`, merged left to right, and then `key=value` `overrides` describe.
+ROOTS: tuple[type[Job], ...] = (SceneJob, ImageJob, TrainingJob)
 
-    A key that names a module (MODULES) may hold the module's name or a mapping with `type`. Where a later layer names
-    another type, the settings of the earlier one are dropped; all overrides are one layer, whatever their order.
-    Only the root's keys are checked here: the modules' own need their imports, so `Experiment.check` does that.
+
+def module_fields(root: type[Job]) -> dict[str, Any]:
+    """The metadata of each field of a job that holds a Module, by its key."""
+    return {f.name: f.metadata for f in dataclasses.fields(root) if "kinds" in f.metadata}
+
+
+# Each key that names a module, with the types that it stands for where none is said: a job's default for it.
+DEFAULTS = {
+    key: frozenset(fields[key]["default"] for fields in map(module_fields, ROOTS) if key in fields)
+    for root in ROOTS
+    for key in module_fields(root)
+}
+
+
+def load(files: Sequence[str | Path], overrides: Sequence[str] = ()) -> Job:
+    """The job that `files`, merged left to right, and then `key=value` `overrides` describe.
+
+    A key that names a module may hold the module's name or a mapping with `type`. Where a later layer names another
+    type, the settings of the earlier one are dropped; all overrides are one layer, whatever their order. Only the
+    root's keys are checked here, and what `data` names: the modules' own need their imports, so `Job.check` does that.
 
     Raises UserError: a file that is missing or is no YAML, an override that is not key=value, an unknown key, a bad
     value.
     """
-    tree = Node({}, {})
+    tree = Node()
     for file in files:
-        tree = _merge(tree, _read(Path(file)))
-    tree = _resolve(_merge(tree, _read_overrides(overrides)))
+        tree = merge(tree, read_file(Path(file), DEFAULTS), DEFAULTS)
+    tree = merge(tree, read_overrides(overrides, DEFAULTS), DEFAULTS)
     root = _root(tree)
-    for key in MODULES.keys() & {f.name for f in dataclasses.fields(root)}:
-        tree[key] = _module(key, tree.get(key, Node({}, {})), tree.origins.get(key))
+    for key, field_of in module_fields(root).items():
+        tree[key] = _module(key, tree, field_of["kinds"], field_of["default"])
     return parse(root, tree)
 
 
 def _root(tree: Node) -> type[Job]:
     """What kind of job a config describes."""
     if "train" in tree:
-        return Training
-    data = tree.get("data")
-    return ImageEdit if isinstance(data, Node) and data.get("type") == "pictures" else Experiment
+        return TrainingJob
+    data = _module("data", tree, ("scene", "images"), "llff")
+    return ImageJob if data.kind == "images" else SceneJob
 
 
-def _read(file: Path) -> Node:
-    try:
-        text = file.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise UserError(f"config {file} does not exist") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"config {file} cannot be read: {error}") from None
-    try:
-        values = OmegaConf.to_container(OmegaConf.create(text)) if text.strip() else {}
-    except yaml.MarkedYAMLError as error:
-        line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
-        raise UserError(f"config {file}{line}: not valid YAML: {error.problem}") from None
-    except (yaml.YAMLError, OmegaConfBaseException) as error:
-        raise UserError(f"config {file}: not valid YAML: {error}") from None
-    # A file that holds nothing but a word is read as that key without a value.
-    if not isinstance(values, dict) or (":" not in text and values):
-        raise UserError(f"config {file}: expected `key: value` lines at the top level")
-    return _layer(values, str(file))
-
-
-def _read_overrides(overrides: Sequence[str]) -> Node:
-    layer = Node({}, {})
-    for override in overrides:
-        match = re.fullmatch(r"([A-Za-z_][\w-]*(?:\.[\w-]+)*)=(.*)", override, re.DOTALL)
-        if not match:
-            raise UserError(
-                f"{override!r} is not an override: expected key=value, such as seed=1 or data.root=/scenes/fern"
-            )
-        path, text = match.group(1).split("."), match.group(2)
-        try:
-            value = OmegaConf.to_container(OmegaConf.from_dotlist([f"value={text}"]))["value"] if text else ""  # type: ignore[call-overload, index]
-        except (yaml.YAMLError, OmegaConfBaseException):
-            value = text  # not YAML, so it can only be meant as text
-        if len(path) == 1 and path[0] in MODULES and isinstance(value, str):
-            path, value = [path[0], "type"], value
-        node = layer
-        for key in path[:-1]:
-            if not isinstance(node.get(key), Node):
-                node.put(key, Node({}, {}), Origin(COMMAND_LINE))
-            node = node[key]
-        value = _layer(value, COMMAND_LINE) if isinstance(value, dict) else value
-        node.put(path[-1], value, Origin(COMMAND_LINE, text))
-    return layer
-
-
-def _layer(values: Mapping[Any, Any], source: str, top: bool = True) -> Node:
-    """Plain mappings as Nodes of `source`; a module's bare name becomes a mapping with `type`."""
-    node = Node({}, {})
-    for key, value in values.items():
-        if not isinstance(key, str):
-            raise UserError(f"{source}: the key {key!r} is not text")
-        if top and key in MODULES and isinstance(value, str):
-            value = {"type": value}
-        node.put(key, _layer(value, source, top=False) if isinstance(value, dict) else value, Origin(source))
-    return node
-
-
-def _merge(old: Node, new: Node, top: bool = True) -> Node:
-    """`new` over `old`; neither is changed. Lists and scalars are replaced, and so is a module of another type."""
-    merged = Node(old, old.origins)
-    for key, value in new.items():
-        before = old.get(key)
-        if isinstance(before, Node) and isinstance(value, Node):
-            former = before.get("type", MODULES[key][1]) if top and key in MODULES else None
-            if former is None or value.get("type", former) == former:
-                value = _merge(before, value, top=False)
-        merged.put(key, value, new.origins[key])
-    return merged
-
-
-def _resolve(tree: Node) -> Node:
-    """The tree with `${other.key}` replaced by that key's value."""
-    try:
-        values = OmegaConf.to_container(OmegaConf.create(_plain(tree)), resolve=True)
-    except OmegaConfBaseException as error:
-        raise UserError(f"bad value for {error.full_key or 'a key'}: {str(error).splitlines()[0]}") from None
-    assert isinstance(values, dict)
-    return _with_origins(values, tree)
-
-
-def _with_origins(values: Mapping[Any, Any], like: Node) -> Node:
-    return Node(
-        {k: _with_origins(v, like[k]) if isinstance(like[k], Node) else v for k, v in values.items()},
-        like.origins,
-    )
-
-
-def _module(key: str, value: Any, origin: Origin | None) -> Module:
+def _module(key: str, tree: Node, kinds: tuple[str, ...], default: str) -> Module:
+    value, origin = tree.get(key, Node()), tree.origins.get(key)
     if not isinstance(value, Node):
         source = f" ({origin.source})" if origin else ""
         raise UserError(f"bad value for {key}{source}: expected a module's name or a mapping, got {value!r}")
-    kind = value.get("type", MODULES[key][1])
-    type_origin = value.origins.get("type")
-    if not isinstance(kind, str) or not kind:
+    name, type_origin = value.get("type", default), value.origins.get("type")
+    if not isinstance(name, str) or not name:
         source = f" ({type_origin.source})" if type_origin else ""
-        raise UserError(f"bad value for {key}.type{source}: expected the name of a module, got {kind!r}")
+        raise UserError(f"bad value for {key}.type{source}: expected the name of a module, got {name!r}")
     settings = {k: v for k, v in value.items() if k != "type"}
-    return Module(key, kind, Node(settings, value.origins), type_origin)
+    return Module(key, kinds, name, Node(settings, value.origins), type_origin)
 
 
 def _module_mapping(module: Module) -> dict[str, Any]:
@@ -303,12 +237,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {key: _plain(item) for key, item in value.items()}
     return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
-
-
-def _escaped(value: Any) -> Any:
-    """With `${` in texts written so that OmegaConf reads it as those two characters."""
-    if isinstance(value, dict):
-        return {key: _escaped(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_escaped(item) for item in value]
-    return re.sub(r"(\\*)\$\{", r"\1\1\\${", value) if isinstance(value, str) else value

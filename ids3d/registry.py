@@ -1,29 +1,54 @@
-"""Modules by name: what `guidance=dds` or `geometry.type=my_package.my_module:MyGrid` in a config stands for."""
+"""Modules by kind and name: what `guidance=dds` or `geometry.type=my_package.my_module:MyGrid` in a config stands for.
+
+A kind of module has one name, one package that its modules live in, one file each, and one Protocol, in the package's
+`protocol.py`, which every class of the kind is held to when it is found.
+"""
 
 from __future__ import annotations
 
 import importlib
 import importlib.util
+import inspect
 import pkgutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from ids3d.errors import UserError, nearest
 
-# Where the modules of each kind live. When a name is looked up that no imported file has registered, the file of that
-# name is imported ("edit-scene": edit_scene.py), and if it is not there, every file of the package.
-PACKAGES = {
-    "data": "data",
-    "geometry": "models.geometry",
-    "renderer": "models.renderers",
-    "prior": "models.priors",
-    "guidance": "models.guidance",
-    "system": "systems",
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of module.
+
+    Attributes:
+        package: where its modules live; a name that no imported file has registered is looked for in the file of that
+            name ("pull-back": pull_back.py), and if it is not there, in every file of the package.
+        protocol: the class in `<package>.protocol` that says what a module of the kind offers and how it is made.
+    """
+
+    package: str
+    protocol: str
+
+
+KINDS = {
+    "scene": Kind("ids3d.data.scenes", "SceneFormat"),
+    "images": Kind("ids3d.data.images", "ImageSource"),
+    "geometry": Kind("ids3d.models.geometry", "Geometry"),
+    "renderer": Kind("ids3d.models.renderers", "Renderer"),
+    "prior": Kind("ids3d.models.priors", "Prior"),
+    "guidance": Kind("ids3d.models.guidance", "Guidance"),
+    "sampler": Kind("ids3d.models.samplers", "Sampler"),
+    "reconstruct": Kind("ids3d.systems.reconstruct", "ReconstructionSystem"),
+    "edit-scene": Kind("ids3d.systems.edit_scene", "SceneEditingSystem"),
+    "edit-images": Kind("ids3d.systems.edit_images", "ImageEditingSystem"),
+    "evaluate": Kind("ids3d.systems.evaluate", "EvaluationSystem"),
+    "train": Kind("ids3d.systems.train", "TrainingSystem"),
 }
 
 T = TypeVar("T", bound=type)
 
-_classes: dict[str, dict[str, type]] = {kind: {} for kind in PACKAGES}
+_classes: dict[str, dict[str, type]] = {kind: {} for kind in KINDS}
 
 
 def register(kind: str, name: str) -> Callable[[T], T]:
@@ -32,7 +57,7 @@ def register(kind: str, name: str) -> Callable[[T], T]:
     The class must hold a dataclass named `Config`: its settings. Raises ValueError for a name taken by another class.
     """
     if kind not in _classes:
-        raise ValueError(f"unknown kind of module {kind!r}: one of {', '.join(PACKAGES)}")
+        raise ValueError(f"unknown kind of module {kind!r}: one of {', '.join(KINDS)}")
 
     def add(cls: T) -> T:
         known = _classes[kind].get(name)
@@ -45,27 +70,81 @@ def register(kind: str, name: str) -> Callable[[T], T]:
 
 
 def find(kind: str, name: str) -> Any:
-    """The class registered as `name`, or the one at the import path `package.module:Class`.
+    """The class of a kind that is registered as `name` or lies at that import path; see `find_among`."""
+    return find_among((kind,), name)[1]
 
-    Raises UserError for a name that nobody registered (naming the nearest) and for a path that leads nowhere.
+
+def find_among(kinds: Sequence[str], name: str) -> tuple[str, Any]:
+    """The class registered as `name` under one of `kinds`, or the one at the import path `package.module:Class`.
+
+    Returns: the kind that it is of, and the class. A class given by its path is of the first kind whose Protocol it
+        satisfies.
+    Raises UserError for a name that nobody registered (naming the nearest), for a path that leads nowhere, and for a
+    class that does not offer what its kind has to.
     """
     if ":" in name:
-        return _by_path(kind, name)
-    if name not in _classes[kind]:
-        _import_file_of(PACKAGES[kind], name)
-    if name not in _classes[kind]:
-        _import_all(PACKAGES[kind])
-    if name not in _classes[kind]:
-        raise UserError(
-            f"unknown {kind} {name!r}: {nearest(name, _classes[kind])} (known: {', '.join(names(kind))})"
-        )
-    return _classes[kind][name]
+        return _by_path(name, kinds)
+    for look in (_import_file_of, _import_all):
+        for kind in kinds:
+            if name not in _classes[kind]:
+                look(KINDS[kind].package, name)
+            if name in _classes[kind]:
+                cls = _classes[kind][name]
+                faults = shortcomings(cls, kind)
+                if faults:
+                    raise UserError(f"{kind} {name!r}: {faults[0]}")
+                return kind, cls
+    known = [n for kind in kinds for n in names(kind)]
+    raise UserError(
+        f"unknown {' or '.join(kinds)} {name!r}: {nearest(name, known)} (known: {', '.join(known)})"
+    )
 
 
 def names(kind: str) -> list[str]:
     """Every registered name of `kind`, sorted."""
-    _import_all(PACKAGES[kind])
+    _import_all(KINDS[kind].package)
     return sorted(_classes[kind])
+
+
+def shortcomings(cls: type, kind: str) -> list[str]:
+    """What `cls` lacks to be a module of `kind`, a line each; [] if it satisfies the kind's Protocol.
+
+    Looked at are the Protocol's methods, by name, and how many arguments `cls` is made with. Attributes and properties
+    are not: a class may set them when it is made.
+    """
+    wanted = protocol_of(kind)
+    found = []
+    if not isinstance(getattr(cls, "Config", None), type):
+        found.append(f"{cls.__qualname__} holds no dataclass named Config")
+    for name in methods_of(wanted):
+        if not callable(getattr(cls, name, None)):
+            found.append(
+                f"{cls.__qualname__} has no {name!r}, which every {kind} offers ({wanted.__module__})"
+            )
+    made_with = list(inspect.signature(wanted.__init__).parameters)[1:]
+    try:
+        inspect.signature(cls).bind(*made_with)
+    except TypeError:
+        found.append(f"{cls.__qualname__} cannot be made as every {kind} is: {kind}({', '.join(made_with)})")
+    return found
+
+
+def protocol_of(kind: str) -> Any:
+    """The Protocol of a kind."""
+    return getattr(importlib.import_module(f"{KINDS[kind].package}.protocol"), KINDS[kind].protocol)
+
+
+def methods_of(protocol: type) -> list[str]:
+    """The methods that a Protocol defines, `__call__` among them, in order."""
+    bases = [base for base in reversed(protocol.__mro__) if getattr(base, "_is_protocol", False)]
+    return list(
+        dict.fromkeys(
+            name
+            for base in bases
+            for name, value in vars(base).items()
+            if callable(value) and (not name.startswith("_") or name == "__call__")
+        )
+    )
 
 
 def _import_file_of(package_name: str, name: str) -> None:
@@ -75,28 +154,33 @@ def _import_file_of(package_name: str, name: str) -> None:
         importlib.import_module(f"{package_name}.{file}")
 
 
-def _import_all(package_name: str) -> None:
+def _import_all(package_name: str, name: str = "") -> None:
     package = importlib.import_module(package_name)
     for module in pkgutil.iter_modules(package.__path__):
         importlib.import_module(f"{package_name}.{module.name}")
 
 
-def _by_path(kind: str, path: str) -> Any:
+def _by_path(path: str, kinds: Sequence[str]) -> tuple[str, Any]:
     module_name, _, class_name = path.partition(":")
+    what = " or ".join(kinds)
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         # Only the absence of the named module is the user's slip; a broken import inside of it keeps its traceback.
         if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
             raise
-        raise UserError(f"{kind} {path!r}: there is no module {error.name} on the Python path") from None
+        raise UserError(f"{what} {path!r}: there is no module {error.name} on the Python path") from None
     except ValueError:
-        raise UserError(f"{kind} {path!r}: expected package.module:Class") from None
+        raise UserError(f"{what} {path!r}: expected package.module:Class") from None
     found = vars(module).get(class_name)
     if found is None:
-        raise UserError(
-            f"{kind} {path!r}: {module_name} has no {class_name!r}; {nearest(class_name, vars(module))}"
-        )
-    if not isinstance(found, type) or not isinstance(vars(found).get("Config", None), type):
-        raise UserError(f"{kind} {path!r}: expected a class that holds a dataclass named Config")
-    return found
+        hint = nearest(class_name, vars(module))
+        raise UserError(f"{what} {path!r}: {module_name} has no {class_name!r}; {hint}")
+    if not isinstance(found, type):
+        raise UserError(f"{what} {path!r}: expected a class that holds a dataclass named Config")
+    faults: Sequence[str] = ()
+    for kind in kinds:
+        faults = shortcomings(found, kind)
+        if not faults:
+            return kind, found
+    raise UserError(f"{what} {path!r}: {faults[0]}")

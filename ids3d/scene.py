@@ -1,16 +1,18 @@
-"""What every data module hands to a system: posed pictures, the scene's box, what is known of it."""
+"""What every scene format hands to a system: posed images, the scene's bounds, what is known of it."""
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from ids3d.cameras import Views
+from ids3d.cameras import Cameras, Views
 
-Kind = Literal["forward-facing", "all around", "looking outwards"]
+CameraLayout = Literal["forward-facing", "all around", "looking outwards"]
 
 
 @dataclass(frozen=True)
@@ -50,51 +52,85 @@ class Truth:
 
 
 @dataclass(frozen=True)
-class Scene:
-    """A captured scene, ready to be reconstructed.
+class FreeSpace:
+    """What views say is empty: n cameras, and the depth (n,) along each one's axis before which it shows nothing."""
+
+    cameras: Cameras
+    depth: Tensor
+
+
+@dataclass(frozen=True)
+class SceneBounds:
+    """Where a scene's geometry lies, in scene units: what a field and its renderer are laid out by.
 
     Attributes:
-        train, test: views for training and views held out, of one picture size.
-        aabb: (6,) float32, (x0, y0, z0, x1, y1, z1) in scene units, around all that the pictures see.
-        near, far: bounds of the scene along unit rays, in scene units; 0 <= near < far.
+        aabb: (6,) float32, (x0, y0, z0, x1, y1, z1), around all that the images see.
+        near, far: bounds of the scene along unit rays; 0 <= near < far.
         background: rgb in [0, 1] behind the box; None: not known, such as a room around what was photographed.
-        kind: how the cameras stand to each other.
-        to_scene: from the units and axes of the files to the scene's.
-        truth: the edited test views, where they are known.
-        captions: what the scene shows (source) and what the edit should show (target), where the folder says.
-        nearest: (n,) float32, for each training view the depth along its camera's axis, in scene units, before which it
-            shows nothing; None: no more is known than `near`.
         core: (6,) float32, the part of the box that the cameras around it all look at; None: no part more than others.
+        free_space: what the training views say is empty; None: no more is known than `near`.
     """
 
-    train: Views
-    test: Views
     aabb: Tensor
     near: float
     far: float
     background: tuple[float, float, float] | None
-    kind: Kind
-    to_scene: Similarity
-    truth: Truth | None = None
-    captions: tuple[str, str] | None = None
     core: Tensor | None = None
-    nearest: Tensor | None = None
+    free_space: FreeSpace | None = None
 
     def __post_init__(self) -> None:
         if self.aabb.shape != (6,) or not bool(torch.all(self.aabb[:3] < self.aabb[3:])):
             raise ValueError(f"not a box: {self.aabb.tolist()}")
         if not 0 <= self.near < self.far:
             raise ValueError(f"near {self.near} and far {self.far} must satisfy 0 <= near < far")
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A captured scene, ready to be reconstructed.
+
+    Attributes:
+        train, test: views for training and views held out, of one size.
+        bounds: where its geometry lies, in scene units.
+        layout: how the cameras stand to each other.
+        to_scene: from the units and axes of the files to the scene's.
+        truth: the edited test views, where they are known.
+        captions: what the scene shows (source) and what the edit should show (target), where the folder says.
+    """
+
+    train: Views
+    test: Views
+    bounds: SceneBounds
+    layout: CameraLayout
+    to_scene: Similarity
+    truth: Truth | None = None
+    captions: tuple[str, str] | None = None
+
+    def __post_init__(self) -> None:
         if self.truth is not None and len(self.truth.images) != len(self.test):
-            raise ValueError(f"{len(self.truth.images)} edited pictures for {len(self.test)} test views")
+            raise ValueError(f"{len(self.truth.images)} edited images for {len(self.test)} test views")
 
     def describe(self) -> str:
-        """One line for the log: views, size, split, kind, bounds and box."""
-        cameras, n = self.train.cameras, len(self.train) + len(self.test)
-        sides = " x ".join(f"{side:.3g}" for side in (self.aabb[3:] - self.aabb[:3]).tolist())
+        """One line for the log: views, size, split, layout, bounds and box."""
+        cameras, n, bounds = self.train.cameras, len(self.train) + len(self.test), self.bounds
+        sides = " x ".join(f"{side:.3g}" for side in (bounds.aabb[3:] - bounds.aabb[:3]).tolist())
         known = ", edited truth known" if self.truth else ""
         return (
             f"{n} views of {cameras.width}x{cameras.height} pixels, {len(self.train)} to train on and "
-            f"{len(self.test)} held out, {self.kind}{known}; near {self.near:.3g}, far {self.far:.3g}, "
+            f"{len(self.test)} held out, {self.layout}{known}; near {bounds.near:.3g}, far {bounds.far:.3g}, "
             f"box {sides} ({self.to_scene.scale:.3g} scene units per unit of the files)"
         )
+
+    @cached_property
+    def digest(self) -> str:
+        """Names all that a reconstruction depends on: images, cameras, bounds, the split."""
+        bounds, free = self.bounds, self.bounds.free_space
+        digest = hashlib.sha256(repr((bounds.near, bounds.far, bounds.background)).encode())
+        for extent in (bounds.aabb, bounds.core, None if free is None else free.depth):
+            digest.update(b"none" if extent is None else extent.cpu().numpy().tobytes())
+        for views in (self.train, self.test):
+            cameras = views.cameras
+            for tensor in (views.images, cameras.c2w, cameras.fx, cameras.fy, cameras.cx, cameras.cy):
+                digest.update(f"{tuple(tensor.shape)}".encode())
+                digest.update(tensor.cpu().contiguous().numpy().data)
+        return digest.hexdigest()

@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
-class Picture:
+class SourceImage:
     """A picture as it is edited.
 
     Attributes:
@@ -26,7 +26,7 @@ class Picture:
 
 
 @dataclass(frozen=True)
-class Task:
+class EditTask:
     """A picture to edit: what to call the result, the prompts (None: not said), and how to read the picture.
 
     `read` raises UserError. `world` is "tabletop" for pictures of that world.
@@ -35,5 +35,5 @@ class Task:
     name: str
     source: str | None
     target: str | None
-    read: Callable[[], Picture]
+    read: Callable[[], SourceImage]
     world: str = ""

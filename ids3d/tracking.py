@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ids3d.errors import UserError
 from ids3d.experiment import Job
-from ids3d.pictures import to_bytes
+from ids3d.images import to_bytes
 
 if TYPE_CHECKING:
     from pytorch_lightning.loggers import CSVLogger, Logger, WandbLogger

@@ -65,7 +65,7 @@ class GracefulStop:
         )
 
 
-class Continuation(pl.Callback):
+class ResumeCheckpoint(pl.Callback):
     """Stops between two steps when that is wanted, with all that going on exactly needs saved; and keeps the time.
 
     Args:
@@ -170,13 +170,13 @@ def train(
     label: str,
     views: int,
     device: torch.device,
-    continuation: Continuation,
+    resume: ResumeCheckpoint,
     callbacks: Sequence[pl.Callback] = (),
     loggers: Sequence[Logger] = (),
     validate_every: int = 0,
     log_every: int = 20,
 ) -> None:
-    """Train `module` for `steps` optimiser steps in all, going on from the continuation's checkpoint if it is there.
+    """Train `module` for `steps` optimiser steps in all, going on from the resume's checkpoint if it is there.
 
     Args:
         label: the phase's name, for the progress line.
@@ -194,7 +194,7 @@ def train(
         max_steps=steps,
         max_epochs=-1,
         logger=list(loggers) or False,
-        callbacks=[StepProgress(label), *callbacks, continuation],
+        callbacks=[StepProgress(label), *callbacks, resume],
         val_check_interval=validate_every or None,
         check_val_every_n_epoch=None,
         limit_val_batches=views if validate_every else 0,
@@ -205,7 +205,7 @@ def train(
         enable_model_summary=False,
     )
     loader: Any = torch.utils.data.DataLoader(Indices(views), batch_size=None)
-    path = str(continuation.path) if continuation.path.exists() else None
+    path = str(resume.path) if resume.path.exists() else None
     try:
         trainer.fit(module, Forever(), loader, ckpt_path=path, weights_only=True)
     except SIGTERMException:  # how Lightning ends a training that SIGTERM reached in its last step

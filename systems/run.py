@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 import json
 import logging
 import time
@@ -16,24 +15,24 @@ import torch
 
 import ids3d
 from ids3d.errors import UserError
-from ids3d.experiment import Experiment
+from ids3d.experiment import SceneJob
 from ids3d.metrics import mean_of_finite, psnr
+from ids3d.models.priors.protocol import Prior
+from ids3d.models.renderers.protocol import Renderer
 from ids3d.progress import track
 from ids3d.provenance import record
 from ids3d.scene import Scene
+from ids3d.systems.edit_scene.protocol import SceneEdit
+from ids3d.systems.evaluate.held_out import show_reconstruction
+from ids3d.systems.loop import GracefulStop, ResumeCheckpoint, train
+from ids3d.systems.report import report_scene
+from ids3d.systems.storage import Figures, fingerprint, memory_figures, write_atomically, write_json
 from ids3d.tracking import Tracking
-from models.guidance.sampling import Sampler
-from models.priors.prior import Prior
-from models.renderers.occupancy import OccupancyRenderer
-from systems.evaluate import show_reconstruction
-from systems.loop import Continuation, GracefulStop, train
-from systems.report import report_scene
-from systems.storage import Figures, fingerprint, memory_figures, write_atomically, write_json
 
 log = logging.getLogger(__name__)
 
 
-class Run:
+class SceneRun:
     """What the phases of one run share.
 
     Args:
@@ -43,14 +42,8 @@ class Run:
     training: raises UserError.
     """
 
-    def __init__(self, experiment: Experiment, stop: GracefulStop) -> None:
+    def __init__(self, experiment: SceneJob, stop: GracefulStop) -> None:
         experiment.check()
-        if issubclass(experiment.guidance.find(), Sampler):
-            name = experiment.guidance.type
-            raise UserError(
-                f"guidance {name} edits pictures, not scenes: choose one that gives a gradient, such as ids, or edit "
-                f"pictures, with --config configs/ids-image.yaml guidance={name}"
-            )
         self.experiment, self.stop, self.folder = experiment, stop, experiment.folder
         self.device = pick_device(experiment.device)
         self.checkpoints = self.folder / "checkpoints"
@@ -69,23 +62,19 @@ class Run:
             warn_if_foreign(prior, self.prompts, self.scene)
         return prior
 
-    def build_renderer(self) -> OccupancyRenderer:
+    def build_renderer(self) -> Renderer:
         """An untrained field and its renderer, the same for the same seed."""
         scene = self.scene
         torch.manual_seed(self.experiment.seed)
-        geometry = self.experiment.geometry.build(scene.aabb, scene.core)
-        renderer: OccupancyRenderer = self.experiment.renderer.build(
-            geometry, scene.aabb, scene.near, scene.far, scene.background
-        )
-        if scene.nearest is not None:
-            renderer.occupancy.carve(scene.train.cameras, scene.nearest)
+        geometry = self.experiment.geometry.build(scene.bounds)
+        renderer: Renderer = self.experiment.renderer.build(geometry, scene.bounds)
         return renderer.to(self.device)
 
     def reconstruction_key(self) -> str:
         """Names the reconstruction: a digest of the pictures, the cameras, and every setting that shapes the field."""
         settings = self.experiment.to_mapping()
         shaping = {key: settings[key] for key in ("geometry", "renderer", "reconstruct", "seed")}
-        return fingerprint({**shaping, "version": ids3d.__version__, "scene": scene_digest(self.scene)})
+        return fingerprint({**shaping, "version": ids3d.__version__, "scene": self.scene.digest})
 
     def edit_key(self) -> str:
         """A digest of all that determines the edit."""
@@ -93,7 +82,7 @@ class Run:
         shaping = {key: settings[key] for key in ("prior", "guidance", "edit", "seed")}
         return fingerprint({**shaping, "prompts": self.prompts, "reconstruction": self.reconstruction_key()})
 
-    def reconstruct(self, tracking: Tracking) -> tuple[OccupancyRenderer, Figures]:
+    def reconstruct(self, tracking: Tracking) -> tuple[Renderer, Figures]:
         """The reconstructed field: read if it is there, made otherwise; and its figures."""
         key = self.reconstruction_key()
         place = Path(self.experiment.output) / "reconstructions" / key
@@ -115,15 +104,13 @@ class Run:
         (place / "interrupted.ckpt").unlink(missing_ok=True)
         return renderer, figures
 
-    def _held_out_psnr(self, renderer: OccupancyRenderer) -> float:
+    def _held_out_psnr(self, renderer: Renderer) -> float:
         test, values = self.scene.test, []
         for i in track(range(len(test)), "held-out views"):
             values.append(psnr(renderer.render(test.cameras[i].to(self.device)).rgb.cpu(), test.images[i]))
         return mean_of_finite(values)
 
-    def edit(
-        self, source: OccupancyRenderer, prior: Prior, tracking: Tracking
-    ) -> tuple[OccupancyRenderer, float]:
+    def edit(self, source: Renderer, prior: Prior, tracking: Tracking) -> tuple[Renderer, float]:
         """The edited field: read if this run's editing is finished, made otherwise; and the seconds it took."""
         experiment, last, key = self.experiment, self.checkpoints / "last.ckpt", self.edit_key()
         edited = copy.deepcopy(source)
@@ -131,7 +118,7 @@ class Run:
             return edited, self.load_edited(edited)
         guidance = experiment.guidance.build(prior)
         module = experiment.edit.build(
-            edited, source, self.scene, prior, guidance, self.prompts, experiment.seed
+            edited, SceneEdit(self.scene, source, prior, guidance, self.prompts, experiment.seed)
         )
         interrupted = self.checkpoints / "interrupted.ckpt"
         seconds = self._train(module, "editing", interrupted, key, tracking)
@@ -141,7 +128,7 @@ class Run:
         interrupted.unlink(missing_ok=True)
         return edited, seconds
 
-    def load_edited(self, renderer: OccupancyRenderer) -> float:
+    def load_edited(self, renderer: Renderer) -> float:
         """Reads checkpoints/last.ckpt into `renderer`; the seconds that the editing took. Raises UserError."""
         last = self.checkpoints / "last.ckpt"
         if not last.exists():
@@ -158,23 +145,23 @@ class Run:
         self, module: pl.LightningModule, label: str, interrupted: Path, key: str, tracking: Tracking
     ) -> float:
         cfg: Any = module.cfg
-        continuation = Continuation(self.stop, interrupted, key, self.go_on)
+        resume = ResumeCheckpoint(self.stop, interrupted, key, self.go_on)
         train(
             module,
             cfg.steps,
             label=label,
             views=len(self.scene.test),
             device=self.device,
-            continuation=continuation,
+            resume=resume,
             loggers=tracking.loggers,
             validate_every=cfg.validate_every,
             log_every=cfg.log_every,
         )
-        self.seconds_before += continuation.seconds_before
-        return continuation.seconds
+        self.seconds_before += resume.seconds_before
+        return resume.seconds
 
 
-def run(experiment: Experiment, test: bool = False) -> Figures:
+def run(experiment: SceneJob, test: bool = False) -> Figures:
     """Reconstruct, edit and evaluate as `experiment` says. Leaves everything in `experiment.folder`.
 
     A folder with an unfinished run of the same settings is gone on with; a finished one is done again.
@@ -192,7 +179,7 @@ def run(experiment: Experiment, test: bool = False) -> Figures:
     start = time.monotonic()
     quieten_lightning()
     with GracefulStop() as stop:
-        job = Run(experiment, stop)
+        job = SceneRun(experiment, stop)
         prior = job.load_prior() if experiment.stage == "all" and not test else None
         if (job.folder / "metrics.json").exists() and not test:
             for old in ("metrics.json", "checkpoints/last.ckpt", "checkpoints/interrupted.ckpt"):
@@ -215,7 +202,7 @@ def run(experiment: Experiment, test: bool = False) -> Figures:
     return figures
 
 
-def phases(job: Run, prior: Prior | None, tracking: Tracking, test: bool) -> Figures:
+def phases(job: SceneRun, prior: Prior | None, tracking: Tracking, test: bool) -> Figures:
     """Reconstruct, edit, evaluate; without the edit for `stage=reconstruct` (no prior) and for a test."""
     experiment = job.experiment
     if test:
@@ -223,7 +210,7 @@ def phases(job: Run, prior: Prior | None, tracking: Tracking, test: bool) -> Fig
     source, figures = job.reconstruct(tracking)
     job.check()
     if experiment.stage == "reconstruct":
-        show_reconstruction(job.scene, source, job.folder, job.check)
+        show_reconstruction(job.scene, source, job.folder, job.device, job.check)
         return figures
     if prior is None:
         edited = copy.deepcopy(source)
@@ -240,7 +227,7 @@ def phases(job: Run, prior: Prior | None, tracking: Tracking, test: bool) -> Fig
     return figures
 
 
-def prompts_of(experiment: Experiment, scene: Scene) -> tuple[str, str]:
+def prompts_of(experiment: SceneJob, scene: Scene) -> tuple[str, str]:
     """(source, target): the config's, or else the scene's own captions. Raises UserError where there is neither."""
     given = (experiment.prompt.source, experiment.prompt.target)
     source, target = (
@@ -276,19 +263,6 @@ def pick_device(name: str) -> torch.device:
     if name == "cuda" and not torch.cuda.is_available():
         raise UserError("device=cuda, but PyTorch finds no CUDA device: use device=cpu or device=auto")
     return torch.device("cuda" if name == "cuda" or (name == "auto" and torch.cuda.is_available()) else "cpu")
-
-
-def scene_digest(scene: Scene) -> str:
-    """A digest of what a reconstruction depends on: pictures, cameras, extents, background, the split."""
-    digest = hashlib.sha256(repr((scene.near, scene.far, scene.background)).encode())
-    for extent in (scene.aabb, scene.core, scene.nearest):
-        digest.update(b"none" if extent is None else extent.cpu().numpy().tobytes())
-    for views in (scene.train, scene.test):
-        cameras = views.cameras
-        for tensor in (views.images, cameras.c2w, cameras.fx, cameras.fy, cameras.cx, cameras.cy):
-            digest.update(f"{tuple(tensor.shape)}".encode())
-            digest.update(tensor.cpu().contiguous().numpy().data)
-    return digest.hexdigest()
 
 
 def quieten_lightning() -> None:

@@ -13,33 +13,32 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from ids3d.errors import UserError
-from ids3d.experiment import ImageEdit
+from ids3d.experiment import ImageJob
+from ids3d.images import difference, panel, resize, save_image
 from ids3d.metrics import ClipScore, psnr
-from ids3d.pictures import difference, panel, save_picture
+from ids3d.models.priors.protocol import Prior, editing_size
 from ids3d.progress import Progress
 from ids3d.provenance import record
-from ids3d.tasks import Picture, Task
+from ids3d.systems.edit_images.latents import EditImages
+from ids3d.systems.evaluate.held_out import TABLETOP_CLIP
+from ids3d.systems.loop import GracefulStop
+from ids3d.systems.report import report_pictures
+from ids3d.systems.run import pick_device
+from ids3d.systems.storage import Figures, fingerprint, memory_figures, write_json
+from ids3d.tasks import EditTask, SourceImage
 from ids3d.tracking import Tracking
-from models.priors.prior import Prior, picture_size
-from systems.edit_images import EditImages
-from systems.evaluate import TABLETOP_CLIP
-from systems.loop import GracefulStop
-from systems.report import report_pictures
-from systems.run import pick_device
-from systems.storage import Figures, fingerprint, memory_figures, write_json
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Ready:
+class PreparedImage:
     """A picture that has been read and brought to the size at which it is edited, and where its results go."""
 
-    task: Task
-    picture: Picture
+    task: EditTask
+    picture: SourceImage
     image: Tensor  # (3, H, W)
     source: str
     target: str
@@ -53,19 +52,19 @@ class Failures:
 
     lines: list[str] = field(default_factory=list)
 
-    def add(self, task: Task, error: UserError) -> None:
+    def add(self, task: EditTask, error: UserError) -> None:
         log.warning("%s: not edited: %s", task.name, error)
         self.lines.append(f"{task.name} ({error})")
 
 
-class Run:
+class ImageRun:
     """One job: its pictures, prior and method. What can be wrong with the config is found when this is made."""
 
-    def __init__(self, job: ImageEdit, stop: GracefulStop) -> None:
+    def __init__(self, job: ImageJob, stop: GracefulStop) -> None:
         job.check()
         self.job, self.stop, self.device = job, stop, pick_device(job.device)
         self.prior: Prior = job.prior.build().to(self.device)
-        self.tasks: list[Task] = job.data.build().tasks(self.prior.image_size)
+        self.tasks: list[EditTask] = job.data.build().tasks(self.prior.image_size)
         self.system: EditImages = job.edit.build(self.prior, job.guidance.build(self.prior), job.seed)
         self.cfg = self.system.cfg
         self.failures = Failures()
@@ -74,7 +73,7 @@ class Run:
             None if clip is None else ClipScore(TABLETOP_CLIP if clip == "tabletop" else clip).to(self.device)
         )
 
-    def ready(self) -> Iterable[Ready]:
+    def prepared(self) -> Iterable[PreparedImage]:
         """The pictures that are still to be edited, read one after the other; what is wrong with one is noted."""
         for task in self.tasks:
             try:
@@ -90,7 +89,7 @@ class Run:
                 continue
             yield made
 
-    def _prepare(self, task: Task) -> Ready:
+    def _prepare(self, task: EditTask) -> PreparedImage:
         prompts = []
         for kind, given, own in (
             ("source", self.job.prompt.source, task.source),
@@ -102,20 +101,20 @@ class Run:
             prompts.append(text)
         picture = task.read()
         height, width = picture.rgb.shape[:2]
-        size = picture_size(height, width, self.prior)
+        size = editing_size(height, width, self.prior)
         for note in picture.notes:
             log.info("%s: %s", task.name, note)
         if size != (height, width):
             log.info("%s: %dx%d brought to %dx%d for the prior", task.name, width, height, size[1], size[0])
-        image = fitted(picture.rgb, size).permute(2, 0, 1)
+        image = resize(picture.rgb, size).permute(2, 0, 1)
         settings = self.job.to_mapping()
         shaping = {key: settings[key] for key in ("prior", "guidance", "seed")}
         loop = {key: settings["edit"][key] for key in ("steps", "lr")}
         pixels = (image * 65535).round().int().flatten().tolist()
         key = fingerprint({**shaping, **loop, "prompts": prompts, "picture": fingerprint({"p": pixels})})
-        return Ready(task, picture, image, prompts[0], prompts[1], self.job.folder / task.name, key)
+        return PreparedImage(task, picture, image, prompts[0], prompts[1], self.job.folder / task.name, key)
 
-    def edit(self, batch: Sequence[Ready], tracking: Tracking) -> None:
+    def edit(self, batch: Sequence[PreparedImage], tracking: Tracking) -> None:
         """Edits pictures of one size and writes their results."""
         start, cfg = time.monotonic(), self.cfg
         with warnings.catch_warnings(record=True) as caught:
@@ -146,19 +145,19 @@ class Run:
             self._write(item, edited[i], [pictures[i] for pictures in shown], seconds, tracking)
 
     def _write(
-        self, item: Ready, edited: Tensor, shown: Sequence[Tensor], seconds: float, tracking: Tracking
+        self, item: PreparedImage, edited: Tensor, shown: Sequence[Tensor], seconds: float, tracking: Tracking
     ) -> None:
         size = (edited.shape[1], edited.shape[2])
         before, after = item.image.permute(1, 2, 0), edited.permute(1, 2, 0)
-        truth = None if item.picture.truth is None else fitted(item.picture.truth, size)
+        truth = None if item.picture.truth is None else resize(item.picture.truth, size)
         pictures = {"source": before, "edited": after, "difference": difference(before, after)}
         if truth is not None:
             pictures["truth"] = truth
-        save_picture(item.folder / "edited.png", after)
-        save_picture(item.folder / "comparison.png", panel(pictures))
+        save_image(item.folder / "edited.png", after)
+        save_image(item.folder / "comparison.png", panel(pictures))
         if shown:
             on_the_way = {f"{(i + 1) / len(shown):.0%}": p.permute(1, 2, 0) for i, p in enumerate(shown)}
-            save_picture(item.folder / "strip.png", panel({"source": before, **on_the_way}))
+            save_image(item.folder / "strip.png", panel({"source": before, **on_the_way}))
         tracking.log_panel(item.task.name, pictures, 0)
         figures = self._measure(item, before, after, truth)
         content: Figures = {
@@ -170,14 +169,16 @@ class Run:
         }
         write_json(item.folder / "result.json", content)
 
-    def _measure(self, item: Ready, before: Tensor, after: Tensor, truth: Tensor | None) -> dict[str, float]:
+    def _measure(
+        self, item: PreparedImage, before: Tensor, after: Tensor, truth: Tensor | None
+    ) -> dict[str, float]:
         """The edit's PSNR to the source, and of both: to the truth, inside and outside its mask, and the CLIP score."""
         figures = {"edit/psnr_to_source": psnr(after, before)}
         for name, picture in (("source", before), ("edit", after)):
             if truth is not None:
                 figures[f"{name}/psnr"] = psnr(picture, truth)
             if truth is not None and item.picture.mask is not None:
-                mask = fitted(item.picture.mask[..., None].float(), (len(truth), truth.shape[1]))[..., 0] > 0
+                mask = resize(item.picture.mask[..., None].float(), (len(truth), truth.shape[1]))[..., 0] > 0
                 figures[f"{name}/psnr_inside"] = psnr(picture, truth, mask)
                 figures[f"{name}/psnr_outside"] = psnr(picture, truth, ~mask)
             if self.clip is not None:
@@ -186,7 +187,7 @@ class Run:
         return figures
 
 
-def run(job: ImageEdit) -> None:
+def run(job: ImageJob) -> None:
     """Edit all pictures of the job that are not edited yet, into `<folder>/<picture>/`, and write results.csv.
 
     Raises:
@@ -195,12 +196,12 @@ def run(job: ImageEdit) -> None:
     """
     start = time.monotonic()
     with GracefulStop() as stop:
-        work = Run(job, stop)
+        work = ImageRun(job, stop)
         warn_if_foreign(work)
         record(job)
         tracking = Tracking(job, job.folder, resume=True)
         try:
-            for batch in batches(work.ready(), work.cfg.batch_size):
+            for batch in batches(work.prepared(), work.cfg.batch_size):
                 work.edit(batch, tracking)
         finally:
             tracking.close()
@@ -224,9 +225,9 @@ def run(job: ImageEdit) -> None:
         )
 
 
-def batches(items: Iterable[Ready], size: int) -> Iterable[list[Ready]]:
+def batches(items: Iterable[PreparedImage], size: int) -> Iterable[list[PreparedImage]]:
     """Groups of up to `size` pictures that are equally large, in the order in which groups are full."""
-    waiting: dict[tuple[int, ...], list[Ready]] = {}
+    waiting: dict[tuple[int, ...], list[PreparedImage]] = {}
     for item in items:
         group = waiting.setdefault(tuple(item.image.shape), [])
         group.append(item)
@@ -235,16 +236,7 @@ def batches(items: Iterable[Ready], size: int) -> Iterable[list[Ready]]:
     yield from waiting.values()
 
 
-def fitted(picture: Tensor, size: tuple[int, int]) -> Tensor:
-    """A picture (h, w, c) brought to `size`, anti-aliased."""
-    if picture.shape[:2] == size:
-        return picture
-    first = picture.permute(2, 0, 1)[None]
-    small = F.interpolate(first, size, mode="bicubic", antialias=True, align_corners=False)
-    return small[0].permute(1, 2, 0).clamp(0, 1)
-
-
-def write_table(folder: Path, tasks: Sequence[Task]) -> list[dict[str, float | str | None]]:
+def write_table(folder: Path, tasks: Sequence[EditTask]) -> list[dict[str, float | str | None]]:
     """results.csv: a row for each of the pictures that is edited, whenever that was; the rows."""
     rows: list[dict[str, float | str | None]] = []
     for task in tasks:
@@ -261,7 +253,7 @@ def write_table(folder: Path, tasks: Sequence[Task]) -> list[dict[str, float | s
     return rows
 
 
-def warn_if_foreign(work: Run) -> None:
+def warn_if_foreign(work: ImageRun) -> None:
     """One warning if the tabletop prior is asked for what it has never seen."""
     job, prior = work.job, work.prior
     if job.prior.type != "tabletop":

@@ -129,6 +129,9 @@ class Soft:
     def __init__(self, cfg, prior):
         self.cfg, self.prior = cfg, prior
 
+    def __call__(self, z_src, z_trg, source, target, generator, progress=0.0):
+        raise NotImplementedError
+
 class Hard(Soft):
     @dataclass
     class Config:
@@ -199,9 +202,10 @@ def test_text_on_the_command_line_is_taken_as_typed(folder: Path, typed: str, te
     assert load(["a.yaml"], [f"prompt.target={typed}"]).prompt.target == text
 
 
-def test_interpolation(folder: Path) -> None:
-    assert load(["a.yaml"], ["tag=p${guidance.power}", "guidance.power=4"]).tag == "p4"
-    assert "tag" in said(load, ["a.yaml"], ["tag=${nothing}"])
+def test_interpolation_is_refused(folder: Path) -> None:
+    assert "not supported" in said(load, ["a.yaml"], ["tag=p${guidance.power}"])
+    (folder / "b.yaml").write_text("tag: p${guidance.power}\n")
+    assert said(load, ["a.yaml", "b.yaml"]).startswith("b.yaml: tag: ")
 
 
 @pytest.mark.parametrize(
@@ -249,10 +253,12 @@ def test_a_modules_own_keys_are_checked_with_their_source(folder: Path) -> None:
 
 
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@example("a ${name} b").via("interpolation")
-@example("\\${name}").via("an escaped one")
 @example("1e3").via("a number to OmegaConf, text to PyYAML")
-@given(text=st.text("aé1e3.${}\\:#'\"-,[]&*!|>%@` ", min_size=1).filter(str.strip))
+@given(
+    text=st.text("aé1e3.${}\\:#'\"-,[]&*!|>%@` ", min_size=1).filter(
+        lambda text: text.strip() and "${" not in text
+    )
+)
 def test_the_printed_config_reads_back_equal(
     folder: Path, monkeypatch: pytest.MonkeyPatch, text: str
 ) -> None:

@@ -9,16 +9,17 @@ from pathlib import Path
 import pytest
 
 from ids3d.config import Node
-from ids3d.experiment import MODULES, Experiment, Module, load
+from ids3d.experiment import Module, SceneJob, load, module_fields
 from ids3d.provenance import git_revision, record
 
 
 def test_each_start_is_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ids3d.experiment._module_mapping", lambda module: {"type": module.type})
     modules = {
-        key: Module(key, default, Node({}, {})) for key, (_, default) in MODULES.items() if key != "train"
+        key: Module(key, fields["kinds"], fields["default"], Node())
+        for key, fields in module_fields(SceneJob).items()
     }
-    experiment = Experiment(name="toy", tag="a", output=str(tmp_path), **modules)
+    experiment = SceneJob(name="toy", tag="a", output=str(tmp_path), **modules)
     record(experiment)
     record(experiment)
     folder = tmp_path / "toy" / "a"

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 import torch
 
+from ids3d.models.guidance.dds import DDS
 from ids3d.registry import find
-from models.guidance.dds import DDS
 from tests import tiny_sd
 
 ROOT = Path(__file__).parent.parent
@@ -79,7 +79,8 @@ def test_its_loop_runs() -> None:
     assert names["edited"].shape == (1, 3, 64, 64)
     assert not torch.equal(names["z_trg"], names["z_src"])
     # Nothing of it needs Lightning or a config file.
-    code = "import models.guidance.ids, models.priors.tabletop, sys; assert 'pytorch_lightning' not in sys.modules"
+    code = "import ids3d.models.guidance.ids, ids3d.models.priors.tabletop, sys; "
+    code += "assert 'pytorch_lightning' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
 
 

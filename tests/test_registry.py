@@ -10,12 +10,12 @@ import pytest
 
 from ids3d import registry
 from ids3d.errors import UserError
-from ids3d.registry import find, register
+from ids3d.registry import Kind, find, find_among, names, register, shortcomings
 
 
 @pytest.fixture(autouse=True)
 def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A package of guidances of our own in place of models.guidance, and an empty table of classes."""
+    """A package of guidances of our own in place of ids3d.models.guidance, and an empty table of classes."""
     folder = tmp_path / "toy_package"
     folder.mkdir()
     (folder / "__init__.py").write_text("")
@@ -26,19 +26,31 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "class Plain:\n"
         "    @dataclass\n"
         "    class Config: pass\n"
+        "    def __init__(self, cfg, prior): pass\n"
+        "    def __call__(self, z): pass\n"
         "class Bare: pass\n"
+        "class Mute(Plain):\n"
+        "    __call__ = None\n"
+        "class Alone(Plain):\n"
+        "    def __init__(self, cfg): pass\n"
+    )
+    (folder / "protocol.py").write_text(
+        "from typing import Any, Protocol\n"
+        "class Guidance(Protocol):\n"
+        "    def __init__(self, cfg: Any, prior: Any) -> None: ...\n"
+        "    def __call__(self, z: Any) -> Any: ...\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setitem(registry.PACKAGES, "guidance", "toy_package")
+    monkeypatch.setitem(registry.KINDS, "guidance", Kind("toy_package", "Guidance"))
     monkeypatch.setitem(registry._classes, "guidance", {})
-    for name in ("toy_package", "toy_package.plain", "toy_package.broken"):
+    for name in ("toy_package", "toy_package.plain", "toy_package.protocol", "toy_package.broken"):
         monkeypatch.delitem(sys.modules, name, raising=False)
     return folder
 
 
 def test_find_imports_the_modules_of_the_kind() -> None:
     assert find("guidance", "plain").__name__ == "Plain"
-    assert registry.names("guidance") == ["plain"]
+    assert names("guidance") == ["plain"]
 
 
 def test_a_file_of_the_modules_name_is_all_that_is_imported(package: Path) -> None:
@@ -59,6 +71,8 @@ def test_find_by_path() -> None:
         ("toy_package.plain:Plan", ["has no 'Plan'", "did you mean Plain?"]),
         ("toy_package.plain:Bare", ["Config"]),
         ("toy_package.plain:register", ["Config"]),
+        ("toy_package.plain:Mute", ["Mute has no '__call__'", "toy_package.protocol"]),
+        ("toy_package.plain:Alone", ["Alone cannot be made", "guidance(cfg, prior)"]),
         ("toy_package.none:Plain", ["no module toy_package.none"]),
         ("nowhere_at_all.plain:Plain", ["no module nowhere_at_all"]),
         (":Plain", ["package.module:Class"]),
@@ -90,3 +104,22 @@ def test_a_name_stands_for_one_class() -> None:
         register("guidance", "taken")(Two)
     with pytest.raises(ValueError, match="unknown kind"):
         register("guidence", "x")
+
+
+def test_the_kind_is_found_with_the_class() -> None:
+    from ids3d.data.images.files import ImageFiles
+    from ids3d.data.scenes.llff import LLFF
+
+    assert find_among(("scene", "images"), "files") == ("images", ImageFiles)
+    assert find_among(("scene", "images"), "llff") == ("scene", LLFF)
+    assert find_among(("scene", "images"), "ids3d.data.images.files:ImageFiles") == ("images", ImageFiles)
+    with pytest.raises(UserError, match="unknown scene or images .fils.: did you mean files"):
+        find_among(("scene", "images"), "fils")
+
+
+@pytest.mark.parametrize("kind", [kind for kind in registry.KINDS if kind != "guidance"])
+def test_all_that_is_registered_satisfies_its_protocol(kind: str) -> None:
+    assert names(kind)
+    assert {name: shortcomings(find(kind, name), kind) for name in names(kind)} == {
+        n: [] for n in names(kind)
+    }

@@ -12,17 +12,18 @@ import torch
 from ids3d import tracking
 from ids3d.config import Node
 from ids3d.errors import UserError
-from ids3d.experiment import MODULES, Experiment, Module
-from ids3d.pictures import save_video
+from ids3d.experiment import Module, SceneJob, module_fields
+from ids3d.images import save_video
 from ids3d.tracking import Tracking
 
 
-def experiment(kind: Literal["wandb", "csv", "none"], monkeypatch: pytest.MonkeyPatch) -> Experiment:
-    monkeypatch.setattr(Experiment, "to_mapping", lambda self: {"name": self.name})
+def experiment(kind: Literal["wandb", "csv", "none"], monkeypatch: pytest.MonkeyPatch) -> SceneJob:
+    monkeypatch.setattr(SceneJob, "to_mapping", lambda self: {"name": self.name})
     modules = {
-        key: Module(key, default, Node({}, {})) for key, (_, default) in MODULES.items() if key != "train"
+        key: Module(key, fields["kinds"], fields["default"], Node())
+        for key, fields in module_fields(SceneJob).items()
     }
-    return Experiment(name="toy", tag="a", tracking=kind, **modules)
+    return SceneJob(name="toy", tag="a", tracking=kind, **modules)
 
 
 @pytest.fixture(autouse=True)

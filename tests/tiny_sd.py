@@ -16,7 +16,7 @@ import torch
 from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from models.priors.stable_diffusion import StableDiffusion
+from ids3d.models.priors.stable_diffusion import StableDiffusion
 
 WORDS = ("a", "red", "blue", "cube", "cone", "and", "on", "wooden", "floor")
 TOKENS = 16

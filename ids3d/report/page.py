@@ -18,7 +18,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
-from ids3d.pictures import to_bytes
+from ids3d.images import to_bytes
 from ids3d.report.stats import Estimate
 
 Verdict = Literal["holds", "does not hold", "not decided"]

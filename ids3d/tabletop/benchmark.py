@@ -9,7 +9,7 @@ from pathlib import Path
 from PIL import Image
 
 from ids3d.errors import UserError
-from ids3d.pictures import to_bytes
+from ids3d.images import to_bytes
 from ids3d.progress import track
 from ids3d.tabletop.edits import edit_camera, render_edit, sample_edit
 

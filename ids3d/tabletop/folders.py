@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ids3d.cameras import Cameras
 from ids3d.errors import UserError
-from ids3d.pictures import to_bytes
+from ids3d.images import to_bytes
 from ids3d.progress import track
 from ids3d.tabletop.edits import Edit, EditedView, render_edit
 from ids3d.tabletop.render import TabletopRender

@@ -11,7 +11,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from ids3d.pictures import to_bytes
+from ids3d.images import to_bytes
 from ids3d.tabletop.edits import edit_camera, render_edit, sample_edit
 from ids3d.tabletop.render import render
 from ids3d.tabletop.scene import TabletopScene, sample_camera, sample_scene

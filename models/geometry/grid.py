@@ -11,10 +11,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ids3d.models.geometry.protocol import ParameterGroups, Regularisation
+from ids3d.models.geometry.spherical_harmonics import basis
+from ids3d.models.geometry.trilinear import Trilinear
 from ids3d.registry import register
 from ids3d.rendering import cubic_resolution
-from models.geometry.spherical_harmonics import basis
-from models.geometry.trilinear import Trilinear
+from ids3d.scene import SceneBounds
 
 # A box as large as one of this many voxels has density 1 per voxel where its softplus is 1, whatever the resolution.
 REFERENCE_VOXELS = 1_000_000
@@ -38,8 +40,7 @@ class GridGeometry(nn.Module):
 
     Args:
         cfg: settings.
-        aabb: (6,) the box, world units.
-        core: (6,) the part of the box where detail matters; None: everywhere alike.
+        bounds: the scene's: the box that the grid fills, and the core where detail matters, if there is one.
 
     Parameters:
         raw_density: (v, 1), v = x * y * z nodes, z fastest.
@@ -73,9 +74,10 @@ class GridGeometry(nn.Module):
     aabb: Tensor
     core: Tensor
 
-    def __init__(self, cfg: Config, aabb: Tensor, core: Tensor | None = None) -> None:
+    def __init__(self, cfg: Config, bounds: SceneBounds) -> None:
         super().__init__()
         self.cfg = cfg
+        aabb, core = bounds.aabb, bounds.core
         self.register_buffer("aabb", aabb.float())
         # Without a core, an empty one at the box's corner: nothing is stretched.
         self.register_buffer("core", aabb[:3].repeat(2).float() if core is None else core.float())
@@ -84,14 +86,13 @@ class GridGeometry(nn.Module):
         self.shift = math.log(math.expm1(-math.log1p(-cfg.initial_alpha)))
         self.resolution = cubic_resolution(self._stretched_box(), cfg.voxels)
         nodes = math.prod(self.resolution)
+        self.full_voxels = self.voxels = nodes  # at full resolution, and asked for at the present one
         self.raw_density = nn.Parameter(torch.zeros(nodes, 1), requires_grad=not cfg.freeze_density)
         self.raw_appearance = nn.Parameter(torch.zeros(nodes, 3 * (cfg.sh_degree + 1) ** 2))
 
-    def density_parameters(self) -> list[nn.Parameter]:
-        return [self.raw_density]
-
-    def appearance_parameters(self) -> list[nn.Parameter]:
-        return [self.raw_appearance]
+    def parameter_groups(self) -> ParameterGroups:
+        """The grid's two tables. Other ones after `refine` returned True."""
+        return ParameterGroups([self.raw_density], [self.raw_appearance])
 
     def density(self, positions: Tensor) -> Tensor:
         """Density (n,) >= 0, one over world units, at positions (n, 3) in world units; 0 outside the box."""
@@ -127,9 +128,18 @@ class GridGeometry(nn.Module):
     def _activated_density(self, at: Trilinear, inside: Tensor) -> Tensor:
         return F.softplus(at(self.raw_density)[:, 0] + self.shift) * (inside / self.unit)
 
+    def refine(self, share: float) -> bool:
+        """Interpolate the grid to about a share of the settings' `voxels`; whether the parameters are new ones now."""
+        voxels = max(8, round(self.full_voxels * share))
+        if voxels == self.voxels:
+            return False
+        self.resample(voxels)
+        return True
+
     @torch.no_grad()
     def resample(self, voxels: int) -> None:
         """Interpolate the grid to about `voxels` nodes. The parameters are new ones: an optimiser must be made anew."""
+        self.voxels = voxels
         resolution = cubic_resolution(self._stretched_box(), voxels)
         tables = []
         for table in (self.raw_density, self.raw_appearance):
@@ -143,8 +153,8 @@ class GridGeometry(nn.Module):
         self.raw_density = nn.Parameter(density, requires_grad=self.raw_density.requires_grad)
         self.raw_appearance = nn.Parameter(appearance, requires_grad=self.raw_appearance.requires_grad)
 
-    def total_variation(self, generator: torch.Generator | None, planes: int = 8) -> tuple[Tensor, Tensor]:
-        """Mean squared difference of neighbouring nodes, of the raw density and of the raw appearance.
+    def regularisation(self, generator: torch.Generator | None, planes: int = 8) -> Regularisation:
+        """Mean squared difference of neighbouring nodes (total variation), of the raw density and raw appearance.
 
         Args:
             generator: draws where along x a slab lies to which the mean is limited, a cheap estimate of the whole; None
@@ -152,7 +162,7 @@ class GridGeometry(nn.Module):
             planes: how thick the slab is, in voxels.
 
         Returns:
-            two scalars, differentiable in the parameters.
+            differentiable in the parameters.
         """
         x, y, z = self.resolution
         first, last = 0, x
@@ -161,20 +171,21 @@ class GridGeometry(nn.Module):
             last = first + planes + 1
         slabs = (table.view(x, y, z, -1)[first:last] for table in (self.raw_density, self.raw_appearance))
         density, appearance = (_mean_squared_difference(slab) for slab in slabs)
-        return density, appearance
+        return Regularisation(density, appearance)
 
-    def get_extra_state(self) -> tuple[int, int, int]:
-        return self.resolution
+    def get_extra_state(self) -> tuple[int, int, int, int]:
+        return (*self.resolution, self.voxels)
 
-    def set_extra_state(self, state: tuple[int, int, int]) -> None:
-        self.resolution = tuple(state)  # type: ignore[assignment]
+    def set_extra_state(self, state: tuple[int, int, int, int]) -> None:
+        *resolution, self.voxels = state
+        self.resolution = tuple(resolution)  # type: ignore[assignment]
 
     def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *args: Any) -> None:
         """A saved grid may have another resolution (`resample`): take its shape on first."""
         saved = [state_dict.get(prefix + name) for name in ("raw_density", "raw_appearance")]
         tables = [table.to(self.raw_density) for table in saved if table is not None]
         if len(tables) == 2 and len(tables[0]) != len(self.raw_density):
-            self._set_tables(tuple(state_dict[prefix + "_extra_state"]), *tables)
+            self._set_tables(tuple(state_dict[prefix + "_extra_state"][:3]), *tables)
         super()._load_from_state_dict(state_dict, prefix, *args)
 
 

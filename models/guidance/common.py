@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Literal
 
 import torch
 from torch import Tensor
 
+from ids3d.models.guidance.protocol import Generators, GuidanceOutput
+from ids3d.models.priors.protocol import Prior, Prompt
 from ids3d.schedule import DiffusionSchedule
-from models.priors.prior import Prior, Prompt
-
-Generators: TypeAlias = torch.Generator | Sequence[torch.Generator]
-"""Where a method draws from: one generator for all latents of a batch in turn, or one for each, so that what a latent
-gets does not depend on what else is in its batch."""
 
 
 def one_for_each(generators: Generators, batch: int) -> Sequence[torch.Generator]:
@@ -49,20 +46,6 @@ class GuidanceConfig:
             raise ValueError(f"max_rms {self.max_rms}: expected a number above 0, or null for no limit")
 
 
-@dataclass(frozen=True)
-class Guided:
-    """What a method returns.
-
-    grad: (b, c, h, w), the direction in which z_trg should NOT go (a gradient, to be descended), without a graph. It is
-        the paper's own; what it is multiplied with belongs to the loop: in 2D the published step is plain SGD of 0.1 on
-        2000⟨z_trg, grad⟩/(h·w) at 64x64, that is z_trg ← z_trg − 0.0488 grad.
-    figures: for logging only, means over the batch.
-    """
-
-    grad: Tensor
-    figures: dict[str, float]
-
-
 def timestep_limits(cfg: GuidanceConfig, num_timesteps: int, progress: float = 0.0) -> tuple[int, int]:
     """The first and the last timestep that may be drawn when `progress` in [0, 1] of the run is done."""
     p = min(max(progress, 0.0), 1.0)
@@ -72,7 +55,7 @@ def timestep_limits(cfg: GuidanceConfig, num_timesteps: int, progress: float = 0
     return min(round(low * num_timesteps), last), min(round(high * num_timesteps), last)
 
 
-def draw(
+def sample_timestep_and_noise(
     cfg: GuidanceConfig,
     schedule: DiffusionSchedule,
     like: Tensor,
@@ -124,7 +107,7 @@ def guided(
     grad: Tensor,
     t: Tensor,
     figures: dict[str, float] | None = None,
-) -> Guided:
+) -> GuidanceOutput:
     """The gradient (b, c, h, w) weighted by w(t) and kept within `max_rms`, with its figures."""
     grad = grad.detach()
     if cfg.weighting == "sigma2":
@@ -132,4 +115,6 @@ def guided(
     rms = grad.square().mean(dim=(1, 2, 3), keepdim=True).sqrt()
     if cfg.max_rms is not None:
         grad = grad * (cfg.max_rms / rms.clamp(min=cfg.max_rms))
-    return Guided(grad, {"t": t.float().mean().item(), "grad_rms": rms.mean().item(), **(figures or {})})
+    return GuidanceOutput(
+        grad, {"t": t.float().mean().item(), "grad_rms": rms.mean().item(), **(figures or {})}
+    )

@@ -9,8 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from models.guidance.common import Generators, GuidanceConfig, one_for_each, predict_pair
-from models.priors.prior import Prior, Prompt
+from ids3d.models.guidance.common import GuidanceConfig, one_for_each, predict_pair
+from ids3d.models.guidance.protocol import Generators
+from ids3d.models.priors.protocol import Prior, Prompt
 
 TEMPERATURE = 0.07
 PATCH_SIZES = (1, 2)

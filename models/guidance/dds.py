@@ -6,9 +6,10 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from ids3d.models.guidance.common import GuidanceConfig, guided, predict_pair, sample_timestep_and_noise
+from ids3d.models.guidance.protocol import Generators, GuidanceOutput
+from ids3d.models.priors.protocol import Prior, Prompt
 from ids3d.registry import register
-from models.guidance.common import Generators, GuidanceConfig, Guided, draw, guided, predict_pair
-from models.priors.prior import Prior, Prompt
 
 
 @register("guidance", "dds")
@@ -30,7 +31,7 @@ class DDS:
         target: Prompt,
         generator: Generators,
         progress: float = 0.0,
-    ) -> Guided:
+    ) -> GuidanceOutput:
         """The gradient for the latents `z_trg`, beside their sources `z_src` (b, c, h, w).
 
         Args:
@@ -39,7 +40,7 @@ class DDS:
             progress: how much of the run is done, in [0, 1].
         """
         cfg, prior, schedule = self.cfg, self.prior, self.prior.schedule
-        t, eps = draw(cfg, schedule, z_trg, generator, progress)
+        t, eps = sample_timestep_and_noise(cfg, schedule, z_trg, generator, progress)
         z_t_src = schedule.add_noise(z_src, eps, t)
         z_t_trg = schedule.add_noise(z_trg, eps, t)
         eps_src, eps_trg = predict_pair(prior, z_t_src, z_t_trg, t, source, target, cfg.guidance_scale)

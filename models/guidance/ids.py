@@ -8,10 +8,11 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from ids3d.models.guidance.common import guided, sample_timestep_and_noise
+from ids3d.models.guidance.cut import CutConfig, predict_pair_with_cut
+from ids3d.models.guidance.protocol import Generators, GuidanceOutput
+from ids3d.models.priors.protocol import Prior, Prompt
 from ids3d.registry import register
-from models.guidance.common import Generators, Guided, draw, guided
-from models.guidance.cut import CutConfig, predict_pair_with_cut
-from models.priors.prior import Prior, Prompt
 
 
 @register("guidance", "ids")
@@ -47,7 +48,7 @@ class IDS:
         target: Prompt,
         generator: Generators,
         progress: float = 0.0,
-    ) -> Guided:
+    ) -> GuidanceOutput:
         """The gradient for the latents `z_trg`, beside their sources `z_src` (b, c, h, w).
 
         Args:
@@ -57,7 +58,7 @@ class IDS:
         Returns: the gradient; among the figures, residual_i is ‖z_src − z_{0|t}‖ after i iterations.
         """
         cfg, prior, schedule = self.cfg, self.prior, self.prior.schedule
-        t, eps = draw(cfg, schedule, z_trg, generator, progress)
+        t, eps = sample_timestep_and_noise(cfg, schedule, z_trg, generator, progress)
         z_t_src, eps, residuals = fixed_point(cfg, prior, z_src, source, t, eps)
         eps_src, eps_trg, cut = predict_pair_with_cut(
             cfg, prior, z_t_src, z_trg, eps, t, source, target, generator

@@ -8,10 +8,11 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from ids3d.models.guidance.common import GuidanceConfig, guided, predict_pair, sample_timestep_and_noise
+from ids3d.models.guidance.protocol import Generators, GuidanceOutput
+from ids3d.models.priors.protocol import Prior, Prompt
 from ids3d.registry import register
 from ids3d.schedule import DiffusionSchedule
-from models.guidance.common import Generators, GuidanceConfig, Guided, draw, guided, predict_pair
-from models.priors.prior import Prior, Prompt
 
 
 @register("guidance", "pds")
@@ -45,7 +46,7 @@ class PDS:
         target: Prompt,
         generator: Generators,
         progress: float = 0.0,
-    ) -> Guided:
+    ) -> GuidanceOutput:
         """The gradient for the latents `z_trg`, beside their sources `z_src` (b, c, h, w).
 
         Args:
@@ -55,7 +56,9 @@ class PDS:
         """
         cfg, prior, schedule = self.cfg, self.prior, self.prior.schedule
         stride = max(schedule.num_timesteps // cfg.steps, 1)
-        t, eps, eps_prev = draw(cfg, schedule, z_trg, generator, progress, noises=2, first=stride)
+        t, eps, eps_prev = sample_timestep_and_noise(
+            cfg, schedule, z_trg, generator, progress, noises=2, first=stride
+        )
         t_prev = t - stride
         z_t_src, z_t_trg = schedule.add_noise(z_src, eps, t), schedule.add_noise(z_trg, eps, t)
         eps_src, eps_trg = predict_pair(prior, z_t_src, z_t_trg, t, source, target, cfg.guidance_scale)

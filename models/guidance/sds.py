@@ -8,9 +8,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from ids3d.models.guidance.common import GuidanceConfig, guided, sample_timestep_and_noise
+from ids3d.models.guidance.protocol import Generators, GuidanceOutput
+from ids3d.models.priors.protocol import Prior, Prompt
 from ids3d.registry import register
-from models.guidance.common import Generators, GuidanceConfig, Guided, draw, guided
-from models.priors.prior import Prior, Prompt
 
 
 @register("guidance", "sds")
@@ -32,7 +33,7 @@ class SDS:
         target: Prompt,
         generator: Generators,
         progress: float = 0.0,
-    ) -> Guided:
+    ) -> GuidanceOutput:
         """The gradient for the latents `z_trg` (b, c, h, w), each with a timestep and a noise of its own.
 
         Args:
@@ -42,7 +43,7 @@ class SDS:
             progress: how much of the run is done, in [0, 1].
         """
         cfg, prior, schedule = self.cfg, self.prior, self.prior.schedule
-        t, eps = draw(cfg, schedule, z_trg, generator, progress)
+        t, eps = sample_timestep_and_noise(cfg, schedule, z_trg, generator, progress)
         with torch.no_grad():
             z_t = schedule.add_noise(z_trg, eps, t)
             eps_trg = prior.predict_noise(z_t, t, target, cfg.guidance_scale)

@@ -11,15 +11,15 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from ids3d.models.priors.control import edit_attention, edit_structure
+from ids3d.models.priors.precision import run_in
+from ids3d.models.priors.protocol import Prompt
 from ids3d.registry import register
-from models.priors.control import edit_attention, edit_structure
-from models.priors.precision import run_in
-from models.priors.prior import Prompt
 
 
 @register("prior", "stable-diffusion")
 class StableDiffusion:
-    """A frozen latent diffusion model made of diffusers' own classes; it satisfies `models.priors.prior.Prior`.
+    """A frozen latent diffusion model made of diffusers' own classes.
 
     Deliberately not an nn.Module: what holds it as an attribute (a LightningModule, a guidance) neither saves its
     weights in its checkpoint nor trains them. In return nobody moves it along: call `to(device)`, as in Lightning's
@@ -48,7 +48,7 @@ class StableDiffusion:
 
     def __init__(self, cfg: Config, device: torch.device | str = "cpu") -> None:
         # Not above: diffusers and transformers take seconds to import, which reading a config need not wait for.
-        from models.priors.loading import load_checkpoint
+        from ids3d.models.priors.loading import load_checkpoint
 
         self.cfg = cfg
         self.device = torch.device(device)

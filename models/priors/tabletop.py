@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import ids3d
+from ids3d.models.priors.stable_diffusion import StableDiffusion
 from ids3d.registry import register
-from models.priors.stable_diffusion import StableDiffusion
 
 
 @register("prior", "tabletop")

@@ -8,6 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from ids3d.cameras import Cameras, Rays
+from ids3d.models.geometry.protocol import Geometry, ParameterGroups, Regularisation
+from ids3d.models.renderers.environment import Environment
+from ids3d.models.renderers.protocol import RayRender, Render
 from ids3d.registry import register
 from ids3d.rendering import (
     OccupancyGrid,
@@ -17,36 +20,7 @@ from ids3d.rendering import (
     visible,
     weights_from_density,
 )
-from models.geometry.geometry import Geometry
-from models.renderers.environment import Environment
-
-
-@dataclass(frozen=True)
-class RayRender:
-    """What n rays see.
-
-    Attributes:
-        rgb: (n, 3) in [0, 1], over the background.
-        depth: (n,) expected distance along the ray, world units: Σ w t / Σ w. 0 where the opacity is 0.
-        opacity: (n,) in [0, 1], Σ w.
-        weights: (n_samples,) what each sample has of its ray's colour.
-        samples: where they lie, all rays' together.
-    """
-
-    rgb: Tensor
-    depth: Tensor
-    opacity: Tensor
-    weights: Tensor
-    samples: Samples
-
-
-@dataclass(frozen=True)
-class Render:
-    """What a camera sees: rgb (h, w, 3), depth (h, w) and opacity (h, w), as in RayRender. No graph."""
-
-    rgb: Tensor
-    depth: Tensor
-    opacity: Tensor
+from ids3d.scene import SceneBounds
 
 
 @register("renderer", "occupancy")
@@ -56,9 +30,7 @@ class OccupancyRenderer(nn.Module):
     Args:
         cfg: settings.
         geometry: the field; held as a submodule if it is a module.
-        aabb: (6,) the scene's box, world units.
-        near, far: distances along the rays between which there is something to see.
-        background: colour in [0, 1] behind everything. None: not known; an environment is learned.
+        bounds: the scene's. Where its background is not known, an environment is learned.
     """
 
     @dataclass
@@ -93,20 +65,34 @@ class OccupancyRenderer(nn.Module):
         self,
         cfg: Config,
         geometry: Geometry,
-        aabb: Tensor,
-        near: float,
-        far: float,
-        background: tuple[float, float, float] | None,
+        bounds: SceneBounds,
     ) -> None:
         super().__init__()
-        self.cfg, self.geometry, self.near, self.far = cfg, geometry, near, far
+        aabb, background = bounds.aabb, bounds.background
+        self.cfg, self.geometry, self.near, self.far = cfg, geometry, bounds.near, bounds.far
         self.step_size = float(torch.linalg.vector_norm(aabb[3:] - aabb[:3])) / cfg.steps
         self.occupancy = OccupancyGrid(aabb.float(), cubic_resolution(aabb, cfg.occupancy_cells))
         self.register_buffer("background", torch.tensor(background or (0.0, 0.0, 0.0)))
         self.environment = Environment(cfg.environment) if background is None and cfg.environment else None
+        if bounds.free_space is not None:
+            self.occupancy.carve(bounds.free_space.cameras, bounds.free_space.depth)
 
-    def update_occupancy(self, step: int, generator: torch.Generator) -> None:
-        """To be called at every training step, from 0 on; acts at every `occupancy_every`-th."""
+    def parameter_groups(self) -> ParameterGroups:
+        """The geometry's parameters, and the environment's among those of the appearance."""
+        groups = self.geometry.parameter_groups()
+        beyond = [] if self.environment is None else list(self.environment.parameters())
+        return ParameterGroups(groups.density, [*groups.appearance, *beyond])
+
+    def regularisation(self, generator: torch.Generator | None) -> Regularisation:
+        """The geometry's roughness; see `Geometry.regularisation`."""
+        return self.geometry.regularisation(generator)
+
+    def refine(self, share: float) -> bool:
+        """Bring the geometry to a share of its full resolution; see `Geometry.refine`."""
+        return self.geometry.refine(share)
+
+    def before_step(self, step: int, generator: torch.Generator) -> None:
+        """Update the occupancy grid, at every `occupancy_every`-th step."""
         if step % self.cfg.occupancy_every == 0:
             self.occupancy.update(
                 step,

@@ -21,8 +21,8 @@ from ids3d.bench.cost import Counted
 from ids3d.bench.images import Axes, identity_claim
 from ids3d.errors import Interrupted, UserError
 from ids3d.experiment import load
+from ids3d.models.guidance.ids import IDS
 from ids3d.report.page import Report
-from models.guidance.ids import IDS
 from tests import tiny_sd
 from tests.systems import tiny_scene
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch.nn import functional as F
 
-from models.renderers.environment import Environment
+from ids3d.models.renderers.environment import Environment
 
 
 def directions(n: int = 500) -> torch.Tensor:

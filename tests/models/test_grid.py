@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,11 +12,13 @@ from scipy.special import sph_harm_y
 from torch import Tensor
 from torch.nn import functional as F
 
-from models.geometry.grid import GridGeometry
-from models.geometry.spherical_harmonics import basis
-from models.geometry.trilinear import Trilinear
+from ids3d.models.geometry.grid import GridGeometry
+from ids3d.models.geometry.spherical_harmonics import basis
+from ids3d.models.geometry.trilinear import Trilinear
+from ids3d.scene import SceneBounds
 
 BOX = torch.tensor([-1.0, -2.0, 0.0, 1.0, 2.0, 1.0])
+BOUNDS = SceneBounds(BOX, 0.5, 6.0, (0.0, 0.0, 0.0))
 RESOLUTION = (4, 5, 3)
 
 
@@ -32,7 +35,7 @@ def table(channels: int, seed: int = 0) -> Tensor:
 
 
 def grid(seed: int = 0, **settings: float) -> GridGeometry:
-    geometry = GridGeometry(GridGeometry.Config(**{"voxels": 200, **settings}), BOX)  # type: ignore[arg-type]
+    geometry = GridGeometry(GridGeometry.Config(**{"voxels": 200, **settings}), BOUNDS)  # type: ignore[arg-type]
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in geometry.parameters():
@@ -90,7 +93,7 @@ def test_spherical_harmonics_equal_scipy(degree: int) -> None:
 
 
 def test_voxels_are_about_cubes() -> None:
-    geometry = GridGeometry(GridGeometry.Config(voxels=8000), BOX)
+    geometry = GridGeometry(GridGeometry.Config(voxels=8000), BOUNDS)
     assert geometry.resolution == (20, 40, 10)
     assert geometry.raw_density.shape == (8000, 1) and geometry.raw_appearance.shape == (8000, 3)
 
@@ -98,7 +101,7 @@ def test_voxels_are_about_cubes() -> None:
 def test_nodes_are_denser_in_the_core() -> None:
     """Along each axis the grid is even in a coordinate that runs `magnify` times as fast within the core."""
     core = torch.tensor([-0.5, -1.0, 0.2, 0.25, 1.0, 0.6])
-    geometry = GridGeometry(GridGeometry.Config(voxels=40_000, magnify=3.0), BOX, core)
+    geometry = GridGeometry(GridGeometry.Config(voxels=40_000, magnify=3.0), replace(BOUNDS, core=core))
     with torch.no_grad():
         geometry.raw_density.copy_(
             torch.randn(geometry.raw_density.shape, generator=torch.Generator().manual_seed(0))
@@ -119,7 +122,7 @@ def test_nodes_are_denser_in_the_core() -> None:
 
 
 def test_it_begins_as_a_thin_grey_fog() -> None:
-    geometry = GridGeometry(GridGeometry.Config(voxels=200, initial_alpha=0.01), BOX)
+    geometry = GridGeometry(GridGeometry.Config(voxels=200, initial_alpha=0.01), BOUNDS)
     density, rgb = geometry(torch.tensor([[0.0, 0.0, 0.5]]), torch.tensor([[1.0, 0.0, 0.0]]))
     unit = (8 / 1e6) ** (1 / 3)
     assert 1 - math.exp(-density[0].item() * unit) == pytest.approx(0.01, rel=1e-4)
@@ -176,8 +179,8 @@ def test_frozen_density() -> None:
     density, rgb = geometry(torch.tensor([[0.0, 0.0, 0.5]]), torch.tensor([[1.0, 0.0, 0.0]]))
     (rgb.sum() + density.sum()).backward()
     assert geometry.raw_density.grad is None and geometry.raw_appearance.grad is not None
-    assert [p is geometry.raw_density for p in geometry.density_parameters()] == [True]
-    assert [p is geometry.raw_appearance for p in geometry.appearance_parameters()] == [True]
+    assert [p is geometry.raw_density for p in geometry.parameter_groups().density] == [True]
+    assert [p is geometry.raw_appearance for p in geometry.parameter_groups().appearance] == [True]
     geometry.resample(400)
     assert not geometry.raw_density.requires_grad
 
@@ -215,15 +218,19 @@ def test_a_checkpoint_of_another_resolution() -> None:
 def test_total_variation() -> None:
     geometry = grid()
     x, y, z = geometry.resolution
-    for part, parameter in zip(geometry.total_variation(None), geometry.parameters(), strict=True):
+    everywhere = geometry.regularisation(None)
+    for part, parameter in zip(
+        (everywhere.density, everywhere.appearance), geometry.parameters(), strict=True
+    ):
         volume = parameter.detach().view(x, y, z, -1).numpy()
         expected = sum(float((np.diff(volume, axis=axis) ** 2).mean()) for axis in range(3))
         assert part.item() == pytest.approx(expected, rel=1e-5)
     # Slabs: their mean over all places comes close to the whole.
-    slabs = [geometry.total_variation(torch.Generator().manual_seed(s), planes=2)[0] for s in range(40)]
-    whole = geometry.total_variation(None)[0].item()
+    slabs = [geometry.regularisation(torch.Generator().manual_seed(s), planes=2).density for s in range(40)]
+    whole = geometry.regularisation(None).density.item()
     assert torch.stack(slabs).mean().item() == pytest.approx(whole, rel=0.15)
-    sum(geometry.total_variation(torch.Generator(), planes=2)).backward()  # type: ignore[union-attr]
+    some = geometry.regularisation(torch.Generator(), planes=2)
+    (some.density + some.appearance).backward()
     assert geometry.raw_appearance.grad is not None
     touched = geometry.raw_appearance.grad.view(x, y, z, 3).abs().sum((1, 2, 3)) > 0
     assert int(touched.sum()) == 3

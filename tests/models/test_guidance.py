@@ -12,16 +12,16 @@ from torch import Tensor
 
 from ids3d.config import parse
 from ids3d.errors import UserError
+from ids3d.models.guidance.cds import CDS
+from ids3d.models.guidance.common import GuidanceConfig, guided, sample_timestep_and_noise, timestep_limits
+from ids3d.models.guidance.dds import DDS
+from ids3d.models.guidance.ids import IDS, fixed_point
+from ids3d.models.guidance.pds import PDS
+from ids3d.models.guidance.sds import SDS
+from ids3d.models.priors.protocol import Prompt
+from ids3d.models.priors.stable_diffusion import StableDiffusion
 from ids3d.registry import find
 from ids3d.schedule import DiffusionSchedule
-from models.guidance.cds import CDS
-from models.guidance.common import GuidanceConfig, draw, guided, timestep_limits
-from models.guidance.dds import DDS
-from models.guidance.ids import IDS, fixed_point
-from models.guidance.pds import PDS
-from models.guidance.sds import SDS
-from models.priors.prior import Prompt
-from models.priors.stable_diffusion import StableDiffusion
 from tests import tiny_sd
 
 METHODS = ["sds", "dds", "cds", "pds", "ids"]
@@ -154,12 +154,12 @@ def test_gradients_through_the_unet_survive_half_precision(name):
 
 def test_timesteps_are_uniform_over_the_range_and_batches_draw_like_singles():
     schedule, cfg = prior().schedule, GuidanceConfig(t_range=(0.2, 0.21))
-    t, eps = draw(cfg, schedule, torch.zeros(4000, 1, 1, 1), generator())
+    t, eps = sample_timestep_and_noise(cfg, schedule, torch.zeros(4000, 1, 1, 1), generator())
     counts = torch.bincount(t, minlength=212)
     assert counts[200:211].sum() == 4000 and counts[200:211].min() > 300
     assert abs(eps.mean()) < 0.05 and abs(eps.std() - 1) < 0.05
     singles = generator()
-    alone = [draw(cfg, schedule, torch.zeros(1, 1, 1, 1), singles) for _ in range(3)]
+    alone = [sample_timestep_and_noise(cfg, schedule, torch.zeros(1, 1, 1, 1), singles) for _ in range(3)]
     assert torch.equal(torch.cat([pair[0] for pair in alone]), t[:3])
     assert torch.equal(torch.cat([pair[1] for pair in alone]), eps[:3])
 
@@ -242,7 +242,7 @@ def test_dds_on_a_gaussian_prior_moves_the_target_by_the_difference_of_the_means
     gaussian = GaussianPrior()
     dds = DDS(DDS.Config(guidance_scale=1.0), gaussian)
     source, target = gaussian.embed(["1"]), gaussian.embed(["3"])
-    t, _ = draw(dds.cfg, gaussian.schedule, Z, generator())
+    t, _ = sample_timestep_and_noise(dds.cfg, gaussian.schedule, Z, generator())
     got = dds(Z, Z + 0.25, source, target, generator()).grad
     _, _, k = analytic(t)
     torch.testing.assert_close(got, k * (0.25 - 2.0) * torch.ones_like(Z))
@@ -284,7 +284,7 @@ def test_fpr_lowers_the_residual_on_a_gaussian_prior(step, scale):
     """The residual is the norm of a multiple of z_t there, so that a whole Polyak step takes it to zero at once."""
     gaussian = GaussianPrior()
     cfg = IDS.Config(guidance_scale=1.0, fpr_iterations=4, fpr_step=step, fpr_scale=scale)
-    t, eps = draw(cfg, gaussian.schedule, Z, generator())
+    t, eps = sample_timestep_and_noise(cfg, gaussian.schedule, Z, generator())
     _, _, residuals = fixed_point(cfg, gaussian, Z, gaussian.embed(["1"]), t, eps)
     for before, after in itertools.pairwise(residuals):
         assert (after < before + 1e-9).all()

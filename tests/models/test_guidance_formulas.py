@@ -13,13 +13,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from ids3d.models.guidance.cds import CDS
+from ids3d.models.guidance.dds import DDS
+from ids3d.models.guidance.ids import IDS, fixed_point
+from ids3d.models.guidance.pds import PDS
+from ids3d.models.guidance.sds import SDS
+from ids3d.models.priors.stable_diffusion import StableDiffusion
 from ids3d.tabletop.evaluate import PRIOR
-from models.guidance.cds import CDS
-from models.guidance.dds import DDS
-from models.guidance.ids import IDS, fixed_point
-from models.guidance.pds import PDS
-from models.guidance.sds import SDS
-from models.priors.stable_diffusion import StableDiffusion
 from tests import tiny_sd
 from tests.models.reference import Draws, Reference, cut, draws
 

@@ -1,20 +1,23 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from ids3d.cameras import Cameras, Rays, look_at, pinhole
+from ids3d.models.geometry.grid import GridGeometry
+from ids3d.models.renderers.occupancy import OccupancyRenderer
 from ids3d.registry import find
-from models.geometry.grid import GridGeometry
-from models.renderers.occupancy import OccupancyRenderer
+from ids3d.scene import SceneBounds
 from tests.rendering import reference
 
 BOX = torch.tensor([-1.0, -1.0, -0.5, 1.0, 1.0, 0.5])
 BACKGROUND = (0.2, 0.4, 0.6)
 NEAR, FAR = 0.5, 6.0
+BOUNDS = SceneBounds(BOX, NEAR, FAR, BACKGROUND)
 
 
 class Fog(nn.Module):
@@ -37,13 +40,13 @@ def camera(size: int = 12, eye: tuple[float, float, float] = (0.3, -2.5, 0.4)) -
 
 
 def random_scene(**settings: float) -> OccupancyRenderer:
-    geometry = GridGeometry(GridGeometry.Config(voxels=600, initial_alpha=0.02), BOX)
+    geometry = GridGeometry(GridGeometry.Config(voxels=600, initial_alpha=0.02), BOUNDS)
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         geometry.raw_density.copy_(torch.randn(geometry.raw_density.shape, generator=generator) * 3)
         geometry.raw_appearance.copy_(torch.randn(geometry.raw_appearance.shape, generator=generator))
     cfg = OccupancyRenderer.Config(**{"steps": 40, "occupancy_cells": 300, **settings})  # type: ignore[arg-type]
-    return OccupancyRenderer(cfg, geometry, BOX, NEAR, FAR, BACKGROUND)
+    return OccupancyRenderer(cfg, geometry, BOUNDS)
 
 
 def test_it_is_registered() -> None:
@@ -55,7 +58,7 @@ def test_fog_as_the_formula_says() -> None:
     """Through the middle of a ball of fog: opacity 1 - exp(-σ 2r), depth the mean of a cut-off exponential."""
     sigma, radius = 1.5, 0.45
     cfg = OccupancyRenderer.Config(steps=3000, early_stop_eps=0.0, alpha_threshold=0.0)
-    renderer = OccupancyRenderer(cfg, Fog(sigma, radius), BOX, NEAR, FAR, BACKGROUND)
+    renderer = OccupancyRenderer(cfg, Fog(sigma, radius), BOUNDS)
     rays = Rays(torch.tensor([[0.0, -2.0, 0.0]]), torch.tensor([[0.0, 1.0, 0.0]]))
     out = renderer(rays)
     opacity = 1 - math.exp(-sigma * 2 * radius)
@@ -168,24 +171,24 @@ def test_the_shift_comes_from_the_generator() -> None:
 
 def test_updates_come_every_so_many_steps() -> None:
     renderer = random_scene(occupancy_every=4)
-    renderer.update_occupancy(3, torch.Generator())
+    renderer.before_step(3, torch.Generator())
     assert renderer.occupancy.binaries.all() and not renderer.occupancy.opacity.any()
-    renderer.update_occupancy(4, torch.Generator())
+    renderer.before_step(4, torch.Generator())
     assert 0 < renderer.occupancy.binaries.float().mean() < 1
 
 
 def test_an_untouched_field_stays_occupied() -> None:
     """Or it would be skipped, get no gradient, and stay empty for ever."""
-    geometry = GridGeometry(GridGeometry.Config(), BOX)
-    renderer = OccupancyRenderer(OccupancyRenderer.Config(), geometry, BOX, NEAR, FAR, BACKGROUND)
-    renderer.update_occupancy(0, torch.Generator())
+    geometry = GridGeometry(GridGeometry.Config(), BOUNDS)
+    renderer = OccupancyRenderer(OccupancyRenderer.Config(), geometry, BOUNDS)
+    renderer.before_step(0, torch.Generator())
     assert renderer.occupancy.binaries.all()
     assert geometry.density(torch.zeros(1, 3)).item() * renderer.step_size > renderer.cfg.occupancy_threshold
 
 
 def test_where_the_background_is_not_known_a_panorama_is_learned() -> None:
-    geometry = GridGeometry(GridGeometry.Config(voxels=600, initial_alpha=1e-6), BOX)
-    unknown = OccupancyRenderer(OccupancyRenderer.Config(), geometry, BOX, NEAR, FAR, None)
+    geometry = GridGeometry(GridGeometry.Config(voxels=600, initial_alpha=1e-6), BOUNDS)
+    unknown = OccupancyRenderer(OccupancyRenderer.Config(), geometry, replace(BOUNDS, background=None))
     assert unknown.environment is not None
     with torch.no_grad():
         unknown.environment.raw.fill_(2.0)
@@ -193,15 +196,17 @@ def test_where_the_background_is_not_known_a_panorama_is_learned() -> None:
     torch.testing.assert_close(
         seen, torch.full_like(seen, torch.tensor(2.0).sigmoid().item()), atol=1e-3, rtol=0
     )
-    without = OccupancyRenderer(OccupancyRenderer.Config(environment=0), geometry, BOX, NEAR, FAR, None)
+    without = OccupancyRenderer(
+        OccupancyRenderer.Config(environment=0), geometry, replace(BOUNDS, background=None)
+    )
     assert without.environment is None and without.render(camera()).rgb.max() < 1e-3
-    known = OccupancyRenderer(OccupancyRenderer.Config(), geometry, BOX, NEAR, FAR, BACKGROUND)
+    known = OccupancyRenderer(OccupancyRenderer.Config(), geometry, BOUNDS)
     assert known.environment is None
 
 
 def test_a_checkpoint_carries_the_occupancy() -> None:
     renderer, other = random_scene(), random_scene()
-    renderer.update_occupancy(0, torch.Generator())
+    renderer.before_step(0, torch.Generator())
     other.load_state_dict(renderer.state_dict())
     assert torch.equal(other.occupancy.binaries, renderer.occupancy.binaries)
 

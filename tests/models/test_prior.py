@@ -13,12 +13,12 @@ from diffusers import AutoencoderKL, PNDMScheduler, StableDiffusionPipeline, UNe
 from safetensors.torch import load_file, save_file
 
 from ids3d.errors import UserError
+from ids3d.models.priors import loading
+from ids3d.models.priors.precision import run_in
+from ids3d.models.priors.protocol import Prompt
+from ids3d.models.priors.stable_diffusion import StableDiffusion
+from ids3d.models.priors.tabletop import Tabletop
 from ids3d.registry import find
-from models.priors import loading
-from models.priors.precision import run_in
-from models.priors.prior import Prompt
-from models.priors.stable_diffusion import StableDiffusion
-from models.priors.tabletop import Tabletop
 from tests import tiny_sd
 
 IMAGES = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))

@@ -9,12 +9,12 @@ import torch
 from diffusers import DDIMScheduler
 from torch import Tensor
 
-from models.guidance.p2p import P2P, alignment
-from models.guidance.pnp import PnP
-from models.guidance.sampling import ddim_invert, ddim_step, ddim_timesteps
-from models.guidance.sdedit import SDEdit
-from models.priors.prior import Prompt
-from models.priors.stable_diffusion import StableDiffusion
+from ids3d.models.priors.protocol import Prompt
+from ids3d.models.priors.stable_diffusion import StableDiffusion
+from ids3d.models.samplers.ddim import ddim_invert, ddim_step, ddim_timesteps
+from ids3d.models.samplers.p2p import P2P, alignment
+from ids3d.models.samplers.pnp import PnP
+from ids3d.models.samplers.sdedit import SDEdit
 from tests import tiny_sd
 
 PREDICTIONS = ["epsilon", "v_prediction"]

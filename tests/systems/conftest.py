@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ids3d.experiment import Experiment, load
+from ids3d.experiment import SceneJob, load
 from tests import tiny_sd
 from tests.systems import tiny_scene
 
@@ -21,10 +21,10 @@ def scene_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def tiny_in(scene_folder: Path) -> Callable[..., Experiment]:
+def tiny_in(scene_folder: Path) -> Callable[..., SceneJob]:
     """tiny_in(output, "edit.steps=3", ...): the experiment, with its results in the folder `output`."""
 
-    def make(output: Path, *overrides: str) -> Experiment:
+    def make(output: Path, *overrides: str) -> SceneJob:
         settings = [
             "tracking=none",
             "tag=t",
@@ -53,6 +53,6 @@ def tiny_in(scene_folder: Path) -> Callable[..., Experiment]:
 
 
 @pytest.fixture
-def tiny(tiny_in: Callable[..., Experiment], tmp_path: Path) -> Callable[..., Experiment]:
+def tiny(tiny_in: Callable[..., SceneJob], tmp_path: Path) -> Callable[..., SceneJob]:
     """tiny("edit.steps=3", ...): each test has an output folder of its own."""
     return functools.partial(tiny_in, tmp_path / "out")

@@ -18,15 +18,15 @@ import torch
 from PIL import Image
 
 from ids3d.errors import Interrupted, UserError
-from ids3d.experiment import ImageEdit, load
+from ids3d.experiment import ImageJob, load
+from ids3d.models.guidance.dds import DDS
 from ids3d.seeding import generator_for
-from models.guidance.dds import DDS
-from systems.edit_images import EditImages, optimise
-from systems.run_images import run
+from ids3d.systems.edit_images.latents import EditImages, optimise
+from ids3d.systems.run_images import run
 from tests import tiny_sd
 
 CONFIG = Path(__file__).resolve().parents[2] / "configs" / "ids-image.yaml"
-Job = Callable[..., ImageEdit]
+Job = Callable[..., ImageJob]
 SAMPLERS = ("p2p", "pnp", "sdedit")
 
 
@@ -34,13 +34,13 @@ SAMPLERS = ("p2p", "pnp", "sdedit")
 def job(tmp_path: Path) -> Job:
     """job("data.image=...", method="dds"): on the tiny prior (pictures of 16x16), a few steps."""
 
-    def make(*overrides: str, method: str = "ids") -> ImageEdit:
+    def make(*overrides: str, method: str = "ids") -> ImageJob:
         settings = ["tracking=none", "prior=stable-diffusion", f"prior.path={tiny_sd.folder('epsilon')}"]
         loop = ["edit.steps=3", "edit.clip=null", "edit.strip=2", f"guidance={method}"]
         brief = {"ids": ["guidance.fpr_iterations=1"]} | {name: ["guidance.steps=4"] for name in SAMPLERS}
         where = [f"output={tmp_path / 'out'}", *brief.get(method, [])]
         loaded = load([CONFIG], [*settings, *loop, *where, *overrides])
-        assert isinstance(loaded, ImageEdit)
+        assert isinstance(loaded, ImageJob)
         return dataclasses.replace(loaded, tag=loaded.default_tag())
 
     return make
@@ -62,7 +62,7 @@ def folder_of_pictures(folder: Path) -> Path:
     return folder
 
 
-def edited(job: ImageEdit, name: str) -> torch.Tensor:
+def edited(job: ImageJob, name: str) -> torch.Tensor:
     return torch.from_numpy(iio.imread(job.folder / name / "edited.png")).float() / 255
 
 
@@ -197,7 +197,7 @@ def test_a_prompt_that_is_too_long_is_said_to_be_cut(
 
 
 def test_a_scene_cannot_be_sampled() -> None:
-    from systems.run import run as run_scene
+    from ids3d.systems.run import run as run_scene
 
     scene = CONFIG.with_name("ids-llff.yaml")
     with pytest.raises(UserError, match="edits pictures, not scenes"):

@@ -12,15 +12,16 @@ import torch
 from torch import Tensor
 
 from ids3d.errors import UserError
-from ids3d.experiment import Experiment
-from models.guidance.common import Guided
-from models.priors.prior import picture_size
-from systems.edit_scene import EditScene, comparison
-from systems.loop import GracefulStop
-from systems.run import Run, run
+from ids3d.experiment import SceneJob
+from ids3d.models.guidance.protocol import GuidanceOutput
+from ids3d.models.priors.protocol import editing_size
+from ids3d.systems.edit_scene.protocol import SceneEdit
+from ids3d.systems.edit_scene.pull_back import EditScene, comparison
+from ids3d.systems.loop import GracefulStop
+from ids3d.systems.run import SceneRun, run
 from tests import tiny_sd
 
-Tiny = Callable[..., Experiment]
+Tiny = Callable[..., SceneJob]
 
 
 @dataclass
@@ -29,33 +30,30 @@ class Fixed:
 
     grad: Tensor
 
-    def __call__(self, z_src: Tensor, z_trg: Tensor, *_: Any, progress: float) -> Guided:
+    def __call__(self, z_src: Tensor, z_trg: Tensor, *_: Any, progress: float) -> GuidanceOutput:
         self.z_src, self.z_trg, self.progress = z_src, z_trg, progress
-        return Guided(self.grad[: len(z_trg)], {})
+        return GuidanceOutput(self.grad[: len(z_trg)], {})
 
 
 def make(tiny: Tiny, *overrides: str) -> tuple[EditScene, Fixed]:
     experiment = tiny(*overrides)
     with GracefulStop() as stop:
-        job = Run(experiment, stop)
+        job = SceneRun(experiment, stop)
         renderer = job.build_renderer()
         generator = torch.Generator().manual_seed(5)
         for parameter in renderer.parameters():
             parameter.data += torch.randn(parameter.shape, generator=generator)
-        renderer.update_occupancy(0, generator)
+        renderer.before_step(0, generator)
         guidance = Fixed(torch.randn(3, 4, 8, 8, generator=generator))
         prompts = ("a red cube", "a blue cube")
         source = copy.deepcopy(renderer)
-        return EditScene(
-            experiment.edit.settings(),
-            renderer,
-            source,
-            job.scene,
-            tiny_sd.prior(),
-            guidance,
-            prompts,
-            seed=0,
-        ), guidance
+        edit = SceneEdit(job.scene, source, tiny_sd.prior(), guidance, prompts, seed=0)
+        return EditScene(experiment.edit.settings(), renderer, edit), guidance
+
+
+def latent(system: EditScene, view: int) -> Tensor:
+    """z_src of a training view."""
+    return system.sources.latent(view, system.scene.train.cameras[view].resized(16, 16))
 
 
 @pytest.mark.parametrize("views", [[4], [1, 6, 3]])
@@ -90,15 +88,15 @@ def test_the_source_is_the_render_or_the_photograph(tiny: Tiny) -> None:
     prior = tiny_sd.prior()
     camera = render.scene.train.cameras[2].resized(16, 16)
     shown = render.renderer.render(camera).rgb.permute(2, 0, 1)[None]
-    torch.testing.assert_close(render.source_latent(2), prior.encode(shown)[0])
+    torch.testing.assert_close(latent(render, 2), prior.encode(shown)[0])
     photograph = render.scene.train.images[2].permute(2, 0, 1)[None]
-    small = torch.nn.functional.interpolate(photograph, (16, 16), mode="bilinear", antialias=True)
-    torch.testing.assert_close(photo.source_latent(2), prior.encode(small)[0])
+    small = torch.nn.functional.interpolate(photograph, (16, 16), mode="bicubic", antialias=True)
+    torch.testing.assert_close(latent(photo, 2), prior.encode(small.clamp(0, 1))[0])
     with torch.no_grad():  # made once: later changes of the edited field do not reach it
-        before = render.source_latent(3).clone()
+        before = latent(render, 3).clone()
         for parameter in render.renderer.parameters():
             parameter += 1
-    assert torch.equal(render.source_latent(3), before)
+    assert torch.equal(latent(render, 3), before)
 
 
 def test_every_view_has_its_turn(tiny: Tiny) -> None:
@@ -130,11 +128,11 @@ def test_every_optimiser_edits(tiny: Tiny, optimiser: str) -> None:
 
 def test_pictures_keep_their_proportions() -> None:
     prior = tiny_sd.prior()  # 16 pixels, 2 to a latent pixel
-    assert picture_size(192, 192, prior) == (16, 16)
-    assert picture_size(378, 504, prior) == (16, 22)  # 21.3, to whole latent pixels
-    assert picture_size(504, 378, prior) == (22, 16)
+    assert editing_size(192, 192, prior) == (16, 16)
+    assert editing_size(378, 504, prior) == (16, 22)  # 21.3, to whole latent pixels
+    assert editing_size(504, 378, prior) == (22, 16)
     with pytest.raises(UserError, match="too oblong"):
-        picture_size(10, 100, prior)
+        editing_size(10, 100, prior)
 
 
 def test_a_comparison_shows_five_pictures(tiny: Tiny) -> None:

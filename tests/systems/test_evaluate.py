@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from ids3d.experiment import Experiment
-from systems.evaluate import Evaluate
-from systems.loop import GracefulStop
-from systems.run import Run, warn_if_foreign
+from ids3d.experiment import SceneJob
+from ids3d.systems.evaluate.held_out import Evaluate
+from ids3d.systems.loop import GracefulStop
+from ids3d.systems.run import SceneRun, warn_if_foreign
 from tests import tiny_sd
 from tests.systems import tiny_scene
 
-Tiny = Callable[..., Experiment]
+Tiny = Callable[..., SceneJob]
 
 
 class Blueness(torch.nn.Module):
@@ -33,12 +33,12 @@ def test_clip_improved_is_the_share_of_views_that_rose(
     monkeypatch.setattr(Evaluate, "_load_clip", lambda self: Blueness())
     experiment = tiny()
     with GracefulStop() as stop:
-        job = Run(experiment, stop)
+        job = SceneRun(experiment, stop)
     source, bluer = job.build_renderer(), job.build_renderer()
     with torch.no_grad():
         bluer.geometry.raw_appearance[:, 2] += 1
     for renderer in (source, bluer):
-        renderer.update_occupancy(0, torch.Generator())
+        renderer.before_step(0, torch.Generator())
     evaluation = Evaluate(
         Evaluate.Config(film_frames=0), job.scene, "blue, please", tmp_path, torch.device("cpu"), lambda: None
     )
@@ -81,7 +81,7 @@ def test_one_warning_names_what_the_prior_has_never_met(
 ) -> None:
     root = tiny_scene.write(tmp_path / "scene", captions=captions)
     scene = tiny(f"data.root={root}").data.build().load()
-    with caplog.at_level(logging.WARNING, "systems.run"):
+    with caplog.at_level(logging.WARNING, "ids3d.systems.run"):
         warn_if_foreign(Knowing(), prompts, scene)
     messages = [record.getMessage() for record in caplog.records]
     if expected is None:
@@ -93,6 +93,6 @@ def test_one_warning_names_what_the_prior_has_never_met(
 
 def test_stable_diffusion_is_not_warned_of(tiny: Tiny, caplog: pytest.LogCaptureFixture) -> None:
     assert tiny_sd.prior().unknown_words("xyzzy") == []
-    with GracefulStop() as stop, caplog.at_level(logging.WARNING, "systems.run"):
-        Run(tiny("prompt.target=xyzzy"), stop).load_prior()
+    with GracefulStop() as stop, caplog.at_level(logging.WARNING, "ids3d.systems.run"):
+        SceneRun(tiny("prompt.target=xyzzy"), stop).load_prior()
     assert not caplog.records

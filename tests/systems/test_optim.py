@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from systems.optim import CalibratedSGD, ScalarAdam, cosine, wiener_gain
+from ids3d.systems.optim import CalibratedSGD, ScalarAdam, cosine, wiener_gain
 
 
 def test_scalar_adam_follows_its_formula() -> None:

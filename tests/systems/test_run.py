@@ -16,20 +16,20 @@ import pytest
 import torch
 
 from ids3d.errors import Interrupted, UserError
-from ids3d.experiment import Experiment
+from ids3d.experiment import SceneJob
 from ids3d.metrics import psnr
-from systems.edit_scene import EditScene
-from systems.evaluate import Evaluate
-from systems.loop import GracefulStop
-from systems.reconstruct import Reconstruct
-from systems.run import Run, run
-from systems.storage import fingerprint, write_json
+from ids3d.systems.edit_scene.pull_back import EditScene
+from ids3d.systems.evaluate.held_out import Evaluate
+from ids3d.systems.loop import GracefulStop
+from ids3d.systems.reconstruct.rays import Reconstruct
+from ids3d.systems.run import SceneRun, run
+from ids3d.systems.storage import fingerprint, write_json
 from tests.systems import tiny_scene
 
-Tiny = Callable[..., Experiment]
+Tiny = Callable[..., SceneJob]
 
 
-def state(experiment: Experiment) -> dict[str, torch.Tensor]:
+def state(experiment: SceneJob) -> dict[str, torch.Tensor]:
     """The edited field's tensors."""
     saved = torch.load(experiment.folder / "checkpoints" / "last.ckpt", weights_only=True)["renderer"]
     return {name: value for name, value in saved.items() if isinstance(value, torch.Tensor)}
@@ -122,11 +122,11 @@ def test_other_pictures_are_another_reconstruction(tiny: Tiny, scene_folder: Pat
     copy = shutil.copytree(scene_folder, tmp_path / "copy")
     with GracefulStop() as stop:
         key, same_key = (
-            Run(tiny(f"data.root={root}"), stop).reconstruction_key() for root in (scene_folder, copy)
+            SceneRun(tiny(f"data.root={root}"), stop).reconstruction_key() for root in (scene_folder, copy)
         )
         assert key == same_key  # the place does not matter
         tiny_scene._save(copy / "images" / "03.png", torch.zeros(24, 24, 3))
-        assert Run(tiny(f"data.root={copy}"), stop).reconstruction_key() != key
+        assert SceneRun(tiny(f"data.root={copy}"), stop).reconstruction_key() != key
 
 
 def test_stage_reconstruct_stops_there(tiny: Tiny) -> None:
@@ -169,7 +169,7 @@ STOPPABLE = ("reconstruct.refine_at=[0.5]", "edit.views_per_step=3")
 
 @pytest.fixture(scope="module")
 def undisturbed(
-    tiny_in: Callable[..., Experiment], tmp_path_factory: pytest.TempPathFactory
+    tiny_in: Callable[..., SceneJob], tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[dict[str, torch.Tensor], dict[str, float | str]]:
     experiment = tiny_in(tmp_path_factory.mktemp("whole"), *STOPPABLE)
     figures = run(experiment)

@@ -14,9 +14,9 @@ from safetensors.torch import load_file
 from transformers import CLIPModel
 
 from ids3d.errors import Interrupted, UserError
-from ids3d.experiment import Training, load
-from systems import training
-from systems.tabletop_vae import TabletopVAE, object_weights
+from ids3d.experiment import TrainingJob, load
+from ids3d.systems.train import training
+from ids3d.systems.train.tabletop_vae import TabletopVAE, object_weights
 
 
 def test_objects_and_what_is_around_them_weigh_more() -> None:
@@ -47,7 +47,7 @@ def train(model: str, data: Path, root: Path, *overrides: str) -> Path:
     )
     where = (f"train.data={data}", f"train.into={root / 'prior'}", f"output={root / 'out'}", "tracking=none")
     job = load([f"configs/tabletop/{model}.yaml"], [*few, *where, "device=cpu", *overrides])
-    assert isinstance(job, Training)
+    assert isinstance(job, TrainingJob)
     training.run(job)
     return root / "prior"
 

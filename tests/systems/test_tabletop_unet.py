@@ -7,8 +7,8 @@ from types import SimpleNamespace
 
 import torch
 
+from ids3d.systems.train.tabletop_unet import LATENT, TabletopUNet, middle_timesteps
 from ids3d.tabletop.patches import WALL_CLASS
-from systems.tabletop_unet import LATENT, TabletopUNet, middle_timesteps
 
 
 def test_objects_and_their_surroundings_weigh_more_where_they_can_be_seen() -> None:

@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from ids3d.cameras import Cameras, Rays, look_at, pinhole
-from tests.data.llff_folder import pose_table
+from tests.data.scenes.llff_folder import pose_table
 
 SIZE = 24
 RED, BLUE = (0.85, 0.15, 0.1), (0.1, 0.2, 0.9)

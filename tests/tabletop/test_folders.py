@@ -12,8 +12,8 @@ import pytest
 import torch
 from PIL import Image
 
-from data.llff import SAMPLE, LLFFDataModule
 from ids3d.cameras import project
+from ids3d.data.scenes.llff import LLFF, SAMPLE
 from ids3d.errors import UserError
 from ids3d.tabletop.benchmark import write_edits
 from ids3d.tabletop.edits import KINDS, recolour, refloor, render_edit
@@ -28,7 +28,7 @@ EDIT = recolour(sample_scene(HELD_OUT + 10), 0, "red")
 def test_llff_read_back(layout: str, tmp_path: Path) -> None:
     cameras = (forward_cameras if layout == "forward" else around_cameras)(1, 9, 24)
     write_llff(tmp_path / "scene", EDIT, cameras, supersampling=1)
-    scene = LLFFDataModule(LLFFDataModule.Config(root=str(tmp_path / "scene"))).load()
+    scene = LLFF(LLFF.Config(root=str(tmp_path / "scene"))).load()
     assert scene.captions == (EDIT.source, EDIT.target)
     order = torch.arange(9)
     for views, index in ((scene.train, order[order % 8 != 0]), (scene.test, order[order % 8 == 0])):
@@ -53,15 +53,15 @@ def test_everything_near_lies_in_the_loaders_box(tmp_path: Path) -> None:
     """Forward-facing, the box holds all that any picture shows: objects, floor and walls."""
     cameras = forward_cameras(1, 6, 24)
     write_llff(tmp_path, EDIT, cameras, supersampling=1)
-    scene = LLFFDataModule(LLFFDataModule.Config(root=str(tmp_path))).load()
+    scene = LLFF(LLFF.Config(root=str(tmp_path))).load()
     for i in range(6):
         rays, depth = cameras[i].rays(), render(EDIT.before, cameras[i], supersampling=1).depth
         points = (rays.origins[0] + depth[..., None] * rays.directions[0]).reshape(-1, 3)
         placed = scene.to_scene.apply(points)
         assert ((placed > scene.aabb[:3]) & (placed < scene.aabb[3:])).all()
         distance = depth * scene.to_scene.scale
-        assert (distance > scene.near).all()
-        assert (distance < scene.far).all()
+        assert (distance > scene.bounds.near).all()
+        assert (distance < scene.bounds.far).all()
 
 
 def test_blender_by_hand(tmp_path: Path) -> None:
@@ -130,7 +130,7 @@ def test_image_edits(tmp_path: Path) -> None:
 def test_the_sample_scene_is_whole() -> None:
     size = sum(path.stat().st_size for path in SAMPLE.rglob("*") if path.is_file())
     assert size < 3_000_000
-    scene = LLFFDataModule(LLFFDataModule.Config()).load()
+    scene = LLFF(LLFF.Config()).load()
     assert len(scene.train) + len(scene.test) == 24
     assert scene.kind == "forward-facing"
     assert scene.truth is not None

@@ -1,0 +1,161 @@
+"""Pictures to edit: one, a folder of them with a table of prompts, or a tabletop picture whose true edit is known."""
+
+from __future__ import annotations
+
+import csv
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps, ImageSequence
+
+from ids3d.errors import UserError
+from ids3d.registry import register
+from ids3d.tabletop.edits import edit_camera, held_out_edit, render_edit
+from ids3d.tabletop.scene import HELD_OUT
+from ids3d.tasks import EditTask, SourceImage
+
+log = logging.getLogger(__name__)
+
+SMALLEST = 8  # pixels; a picture with a shorter side is no picture of anything
+
+
+@register("images", "files")
+class ImageFiles:
+    """What is to be edited: `image`, or else `folder` with its table, or else a held-out tabletop edit."""
+
+    @dataclass
+    class Config:
+        image: str | None = None  # a picture file
+        folder: str | None = None  # a folder of pictures and a table of prompts
+        table: str = "prompts.csv"  # in the folder: a CSV file with the columns name, source, target
+        edit: int = 0  # which of the held-out tabletop edits, where there is neither
+
+        def __post_init__(self) -> None:
+            if self.image is not None and self.folder is not None:
+                raise ValueError("image and folder: give one of them")
+            if self.edit < 0:
+                raise ValueError(f"edit {self.edit}: expected 0 or more")
+
+    def __init__(self, cfg: Config) -> None:
+        self.cfg = cfg
+
+    def tasks(self, size: int) -> list[EditTask]:
+        """The pictures, none read yet; tabletop pictures are rendered with sides of `size` pixels.
+
+        Raises UserError: there is no such file or folder, or the table is not one.
+        """
+        cfg = self.cfg
+        if cfg.image is not None:
+            path = Path(cfg.image).expanduser()
+            if not path.is_file():
+                raise UserError(f"data.image {path}: there is no such file")
+            return [EditTask(path.stem, None, None, lambda: read_image(path))]
+        if cfg.folder is not None:
+            return list(_table(Path(cfg.folder).expanduser(), cfg.table))
+        return [tabletop_task(cfg.edit, size)]
+
+
+def tabletop_task(
+    index: int, size: int, kinds: tuple[str, ...] = ("recolour", "reshape", "floor")
+) -> EditTask:
+    """The index-th held-out edit of the tabletop world, the kinds taking turns, as a picture of size x size pixels."""
+    edit = held_out_edit(index, (kinds[index % len(kinds)],))
+
+    def read() -> SourceImage:
+        view = render_edit(edit, edit_camera(HELD_OUT + index, edit, size))
+        return SourceImage(view.before.rgb, (), view.after.rgb, view.mask)
+
+    return EditTask(f"tabletop-{index:03d}-{edit.kind}", edit.source, edit.target, read, "tabletop")
+
+
+def read_image(path: Path) -> SourceImage:
+    """A picture file as RGB, upright. Grey, palette, CMYK, 16-bit, transparent and moving pictures are converted.
+
+    What is transparent is shown on white; of a moving picture the first frame is taken. Raises UserError.
+    """
+    try:
+        with Image.open(path) as file:
+            frames = sum(1 for _ in ImageSequence.Iterator(file))
+            file.seek(0)
+            image = ImageOps.exif_transpose(file)
+            image.load()
+    except FileNotFoundError:
+        raise UserError(f"{path}: there is no such file") from None
+    except Exception as error:  # Pillow's decoders raise whatever a damaged file leads them to
+        raise UserError(
+            f"{path}: cannot be read as a picture ({str(error) or type(error).__name__})"
+        ) from error
+    if min(image.size) < SMALLEST:
+        raise UserError(
+            f"{path}: {image.width}x{image.height} pixels, too small to edit (at least {SMALLEST}x{SMALLEST})"
+        )
+    notes = [f"the first of {frames} frames"] if frames > 1 else []
+    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+        values = np.asarray(image).astype(np.float64)
+        top = 65535.0 if image.mode != "F" else max(1.0, float(values.max()))
+        grey = torch.from_numpy((values / top).clip(0, 1)).float()
+        return SourceImage(grey[..., None].expand(-1, -1, 3).contiguous(), (*notes, "grey, more than 8 bits"))
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        if image.getchannel("A").getextrema() != (255, 255):
+            notes.append("transparency shown on white")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    elif image.mode != "RGB":
+        names = {"L": "grey", "1": "black and white", "P": "a palette", "CMYK": "CMYK"}
+        notes.append(f"{names.get(image.mode, image.mode)} made RGB")
+    rgb = torch.from_numpy(np.asarray(image.convert("RGB")).copy()).float() / 255
+    return SourceImage(rgb, tuple(notes))
+
+
+def _table(folder: Path, table: str) -> Iterator[EditTask]:
+    """A row each. `name` is a picture file, or a folder with source.png, and, where known, truth.png and mask.png."""
+    file = folder / table
+    if not folder.is_dir():
+        raise UserError(f"data.folder {folder}: there is no such folder")
+    try:
+        with file.open(newline="", encoding="utf-8-sig") as opened:
+            reader = csv.DictReader(opened)
+            rows = list(reader)
+            missing = {"name", "source", "target"} - set(reader.fieldnames or ())
+    except FileNotFoundError:
+        raise UserError(
+            f"{file}: there is no such table (data.table; columns name, source, target)"
+        ) from None
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{file}: cannot be read as CSV ({error})") from error
+    if missing:
+        raise UserError(f"{file}: no column {', '.join(sorted(missing))} (columns: name, source, target)")
+    if not rows:
+        raise UserError(f"{file}: no rows below the header: nothing to edit")
+    seen: set[str] = set()
+    for number, row in enumerate(rows, start=2):
+        given = (row["name"] or "").strip()
+        name = given if (folder / given).is_dir() else str(Path(given).with_suffix(""))
+        if not given or name in seen:
+            raise UserError(f"{file}, line {number}: {'no name' if not given else f'{given} is there twice'}")
+        seen.add(name)
+        yield EditTask(
+            name.replace("/", "_"),
+            row["source"] or "",
+            row["target"] or "",
+            partial(_read, folder / given),
+        )
+
+
+def _read(path: Path) -> SourceImage:
+    """A picture file, or a folder that holds source.png and what is known of the true edit."""
+    if not path.is_dir():
+        return read_image(path)
+    source = read_image(path / "source.png")
+    truth, mask = (
+        read_image(path / name).rgb if (path / name).exists() else None for name in ("truth.png", "mask.png")
+    )
+    for name, other in (("truth.png", truth), ("mask.png", mask)):
+        if other is not None and other.shape != source.rgb.shape:
+            raise UserError(f"{path / name}: not of the size of source.png")
+    return SourceImage(source.rgb, source.notes, truth, None if mask is None else mask[..., 0] > 0.5)

@@ -1,0 +1,134 @@
+"""Layers of settings: what a file or a command line says, with where each value was written, and how they merge."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from ids3d.errors import UserError
+
+COMMAND_LINE = "command line"
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a value was written: a file's path or 'command line', there with the text as the shell handed it over."""
+
+    source: str
+    text: str | None = None
+
+
+class Node(dict[str, Any]):
+    """A mapping of a config that remembers where each of its keys was written. Mappings within it are Nodes too."""
+
+    def __init__(
+        self, values: Mapping[str, Any] | None = None, origins: Mapping[str, Origin] | None = None
+    ) -> None:
+        super().__init__(values or {})
+        self.origins = dict(origins or {})
+
+    def put(self, key: str, value: Any, origin: Origin) -> None:
+        """Set the key's value and where that was written."""
+        self[key], self.origins[key] = value, origin
+
+
+ModuleDefaults = Mapping[str, frozenset[str]]
+"""The top-level keys that name a module, each with the types that it may stand for where none is said."""
+
+
+def read_file(file: Path, modules: ModuleDefaults) -> Node:
+    """The layer of a YAML file. Raises UserError: it is missing, cannot be read, or is no YAML mapping."""
+    try:
+        text = file.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise UserError(f"config {file} does not exist") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"config {file} cannot be read: {error}") from None
+    try:
+        values = OmegaConf.to_container(OmegaConf.create(text)) if text.strip() else {}
+    except yaml.MarkedYAMLError as error:
+        line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise UserError(f"config {file}{line}: not valid YAML: {error.problem}") from None
+    except (yaml.YAMLError, OmegaConfBaseException) as error:
+        raise UserError(f"config {file}: not valid YAML: {error}") from None
+    # A file that holds nothing but a word is read as that key without a value.
+    if not isinstance(values, dict) or (":" not in text and values):
+        raise UserError(f"config {file}: expected `key: value` lines at the top level")
+    return _as_node(values, str(file), modules)
+
+
+def read_overrides(overrides: Sequence[str], modules: ModuleDefaults) -> Node:
+    """The layer of a command line's `key=value` words, whatever their order. Raises UserError for other words."""
+    layer = Node()
+    for override in overrides:
+        match = re.fullmatch(r"([A-Za-z_][\w-]*(?:\.[\w-]+)*)=(.*)", override, re.DOTALL)
+        if not match:
+            raise UserError(
+                f"{override!r} is not an override: expected key=value, such as seed=1 or data.root=/scenes/fern"
+            )
+        path, text = match.group(1).split("."), match.group(2)
+        if "${" in text:
+            raise UserError(f"{override!r}: ${{...}} is not supported: write the value itself")
+        value = _override_value(text)
+        if len(path) == 1 and path[0] in modules and isinstance(value, str):
+            path = [path[0], "type"]
+        node = layer
+        for key in path[:-1]:
+            if not isinstance(node.get(key), Node):
+                node.put(key, Node(), Origin(COMMAND_LINE))
+            node = node[key]
+        value = _as_node(value, COMMAND_LINE) if isinstance(value, dict) else value
+        node.put(path[-1], value, Origin(COMMAND_LINE, text))
+    return layer
+
+
+def merge(old: Node, new: Node, modules: ModuleDefaults) -> Node:
+    """`new` over `old`; neither is changed. Lists and scalars are replaced, and so is a module of another type."""
+    merged = Node(old, old.origins)
+    for key, value in new.items():
+        before = old.get(key)
+        if (
+            isinstance(before, Node)
+            and isinstance(value, Node)
+            and not _is_other_type(before, value, modules.get(key))
+        ):
+            value = merge(before, value, {})
+        merged.put(key, value, new.origins[key])
+    return merged
+
+
+def _is_other_type(before: Node, after: Node, defaults: frozenset[str] | None) -> bool:
+    """Whether `after` names another type of module than `before` stands for; False where they are no modules."""
+    if defaults is None or "type" not in after:
+        return False
+    return after["type"] not in ({before["type"]} if "type" in before else defaults)
+
+
+def _override_value(text: str) -> Any:
+    try:
+        container = OmegaConf.to_container(OmegaConf.from_dotlist([f"value={text}"]))
+    except (yaml.YAMLError, OmegaConfBaseException):
+        return text  # not YAML, so it can only be meant as text
+    assert isinstance(container, dict)
+    return container["value"] if text else ""
+
+
+def _as_node(values: Mapping[Any, Any], source: str, modules: ModuleDefaults | None = None) -> Node:
+    """Plain mappings as Nodes of `source`; a module's bare name becomes a mapping with `type`."""
+    node = Node()
+    for key, value in values.items():
+        if not isinstance(key, str):
+            raise UserError(f"{source}: the key {key!r} is not text")
+        if isinstance(value, str) and "${" in value:
+            raise UserError(f"{source}: {key}: ${{...}} is not supported: write the value itself")
+        if key in (modules or {}) and isinstance(value, str):
+            value = {"type": value}
+        node.put(key, _as_node(value, source) if isinstance(value, dict) else value, Origin(source))
+    return node

@@ -1,0 +1,169 @@
+"""Pictures of results: files, depth in colour, panels with labels, camera paths for films, and films.
+
+Pictures are (h, w, 3) float tensors in [0, 1] unless said otherwise; nothing here is differentiable.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import imageio.v2 as iio2
+import imageio.v3 as iio
+import numpy as np
+import torch
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+from torch.nn import functional as F
+
+from ids3d.cameras import Cameras, closest_to_axes, look_at
+from ids3d.scene import CameraLayout
+
+_TURBO = (  # the Turbo colour map (Mikhailov 2019), as Du's polynomial fit of degree 5 per channel
+    (0.13572138, 4.61539260, -42.66032258, 132.13108234, -152.94239396, 59.28637943),
+    (0.09140261, 2.19418839, 4.84296658, -14.18503333, 4.27729857, 2.82956604),
+    (0.10667330, 12.64194608, -60.58204836, 110.36276771, -89.90310912, 27.34824973),
+)
+
+
+def to_bytes(picture: Tensor) -> np.ndarray:
+    """(h, w, 3) in [0, 1] (clamped) -> the same as rounded uint8."""
+    return (picture.detach().float().cpu().clamp(0, 1) * 255).round().to(torch.uint8).numpy()
+
+
+def save_image(path: str | Path, picture: Tensor) -> None:
+    """Write a picture (h, w, 3) as a PNG, whole or not at all (a temporary file beside it, then a rename)."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    iio.imwrite(temporary, to_bytes(picture), extension=".png")
+    temporary.replace(path)
+
+
+def resize(image: Tensor, size: tuple[int, int]) -> Tensor:
+    """An image (h, w, c) brought to `size` (height, width): bicubic, antialiased, clamped to [0, 1]."""
+    if image.shape[:2] == size:
+        return image
+    first = image.permute(2, 0, 1)[None]
+    resized = F.interpolate(first, size, mode="bicubic", antialias=True, align_corners=False)
+    return resized[0].permute(1, 2, 0).clamp(0, 1)
+
+
+def colour_depth(depth: Tensor, near: float, far: float) -> Tensor:
+    """Depth (h, w) in scene units as colour (h, w, 3): near is red, far is blue, on a scale of 1 / depth."""
+    nearest, farthest = 1 / max(near, 1e-6), 1 / max(far, 1e-6)
+    x = ((1 / depth.clamp_min(1e-6) - farthest) / max(nearest - farthest, 1e-12)).clamp(0, 1)
+    powers = torch.stack([x**k for k in range(6)], dim=-1)
+    return (powers @ torch.tensor(_TURBO, device=depth.device, dtype=depth.dtype).T).clamp(0, 1)
+
+
+def depth_range(depths: Iterable[Tensor]) -> tuple[float, float]:
+    """(near, far) for `colour_depth` that several maps share: 2 % and 98 % of all their positive depths."""
+    values = torch.cat([d.detach().flatten().cpu() for d in depths])
+    values = values[values > 0]
+    if len(values) == 0:
+        return 1.0, 2.0
+    low, high = np.quantile(values.numpy(), (0.02, 0.98))
+    return float(low), float(max(high, low * 1.001))
+
+
+def difference(a: Tensor, b: Tensor) -> Tensor:
+    """|a - b| of two pictures (h, w, 3), averaged over the channels, twice as bright, in grey."""
+    return (2 * (a - b).abs().mean(dim=-1, keepdim=True)).clamp(0, 1).expand(a.shape)
+
+
+def panel(pictures: Mapping[str, Tensor], height: int = 192) -> Tensor:
+    """Pictures side by side, each with its label on a strip above it.
+
+    Args:
+        pictures: by their labels, (h, w, 3); they may differ in size, each is brought to `height`.
+        height: of the pictures, pixels.
+
+    Returns:
+        (height + strip, sum of widths + gaps, 3) in [0, 1] on the CPU.
+    """
+    strip, gap = 18, 4
+    font = ImageFont.load_default(size=12)
+    shown = []
+    for label, picture in pictures.items():
+        image = Image.fromarray(to_bytes(picture))
+        width = max(1, round(image.width * height / image.height))
+        kind = Image.Resampling.NEAREST if height > image.height else Image.Resampling.BOX
+        shown.append((label, image.resize((width, height), kind)))
+    sheet = Image.new("RGB", (sum(i.width + gap for _, i in shown) - gap, height + strip), "white")
+    draw, left = ImageDraw.Draw(sheet), 0
+    for label, image in shown:
+        draw.text((left + 2, 2), label, fill="black", font=font)
+        sheet.paste(image, (left, strip))
+        left += image.width + gap
+    return torch.from_numpy(np.asarray(sheet).copy()).float() / 255
+
+
+def save_video(path: str | Path, frames: Iterable[Tensor], fps: int = 24) -> None:
+    """Write frames (h, w, 3) as an H.264 film (mp4 through ffmpeg), whole or not at all.
+
+    Every frame has the first one's size; odd sizes lose a row or a column, as the codec wants even ones.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{os.getpid()}.{path.name}")
+    settings = {"codec": "libx264", "quality": 8, "macro_block_size": 1, "ffmpeg_log_level": "error"}
+    with iio2.get_writer(
+        temporary, format="FFMPEG", fps=fps, **settings
+    ) as writer:  # takes frames one by one
+        for frame in frames:
+            height, width = frame.shape[0] // 2 * 2, frame.shape[1] // 2 * 2
+            writer.append_data(to_bytes(frame[:height, :width]))
+    temporary.replace(path)
+
+
+def film_path(cameras: Cameras, layout: CameraLayout, frames: int, distance: float) -> Cameras:
+    """A closed, smooth path for a film of the scene that `cameras` look at.
+
+    Forward-facing cameras give a small ellipse around their average, all looking at one point ahead; cameras from
+    all around give an orbit about the point that they look at, at their mean distance and height; cameras that look
+    outwards give a turn on the spot.
+
+    Args:
+        cameras: (n,) the training cameras.
+        layout: how they stand to each other.
+        frames: number of cameras on the path.
+        distance: how far ahead forward-facing cameras look, in scene units.
+
+    Returns:
+        (frames,) cameras of the same picture size, with the median intrinsics.
+    """
+    centres, forward = cameras.centres, _unit(cameras.forward.mean(dim=0))
+    up, middle = _unit(cameras.c2w[:, :, 1].mean(dim=0)), centres.mean(dim=0)
+    angle = torch.arange(frames, device=centres.device) * (2 * math.pi / frames)
+    cos, sin = angle.cos()[:, None], angle.sin()[:, None]
+    if layout == "forward-facing":
+        right = _unit(torch.linalg.cross(forward, up))
+        down = torch.linalg.cross(forward, right)
+        wide, high = (((centres - middle) @ axis).square().mean().sqrt() for axis in (right, down))
+        eye, focus = middle + wide * cos * right + high * sin * down, middle + distance * forward
+    else:
+        first = _unit(torch.linalg.cross(up, _least_axis(up)))
+        ring = cos * first + sin * torch.linalg.cross(up, first)
+        if layout == "all around":
+            focus = closest_to_axes(centres, cameras.forward)
+            arm = centres - focus
+            radius = (arm - (arm @ up)[:, None] * up).norm(dim=-1).mean()
+            eye = focus + (arm @ up).mean() * up + radius * ring
+        else:
+            eye, focus = middle.expand_as(ring), middle + distance * ring
+    one = cameras[torch.zeros(frames, dtype=torch.long, device=centres.device)]
+    fx, fy, cx, cy = (t.median().expand(frames) for t in (cameras.fx, cameras.fy, cameras.cx, cameras.cy))
+    return replace(one, c2w=look_at(eye, focus, up), fx=fx, fy=fy, cx=cx, cy=cy)
+
+
+def _unit(vector: Tensor) -> Tensor:
+    return vector / vector.norm(dim=-1, keepdim=True).clamp_min(1e-12)
+
+
+def _least_axis(vector: Tensor) -> Tensor:
+    """The coordinate axis most across `vector` (3,)."""
+    return torch.eye(3, device=vector.device, dtype=vector.dtype)[int(vector.abs().argmin())]

@@ -1,0 +1,56 @@
+"""What a scene's representation offers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from ids3d.scene import SceneBounds
+
+
+@dataclass(frozen=True)
+class ParameterGroups:
+    """A field's parameters: those that decide where something is, and those that decide how it looks."""
+
+    density: list[nn.Parameter]
+    appearance: list[nn.Parameter]
+
+
+@dataclass(frozen=True)
+class Regularisation:
+    """How rough a field is, as scalars to be minimised: of its density and of its appearance."""
+
+    density: Tensor
+    appearance: Tensor
+
+
+class Geometry(Protocol):
+    """An nn.Module: a field of density and colour within a scene's bounds, that can be trained."""
+
+    def __init__(self, cfg: Any, bounds: SceneBounds) -> None: ...
+
+    def density(self, positions: Tensor) -> Tensor:
+        """Density (n,) >= 0, one over world units, at positions (n, 3) in world units; 0 outside the box."""
+        ...
+
+    def __call__(self, positions: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
+        """Density (n,) as above, and colour (n, 3) in [0, 1] seen along unit directions (n, 3)."""
+        ...
+
+    def parameter_groups(self) -> ParameterGroups:
+        """The field's parameters. Other ones after `refine` returned True."""
+        ...
+
+    def regularisation(self, generator: torch.Generator | None) -> Regularisation:
+        """The field's roughness; the generator draws where it is looked at, None: everywhere."""
+        ...
+
+    def refine(self, share: float) -> bool:
+        """Bring the field to a share in (0, 1] of its full resolution; whether its parameters are new ones now.
+
+        A field that has no resolution returns False.
+        """
+        ...

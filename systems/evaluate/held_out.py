@@ -1,0 +1,161 @@
+"""Evaluate an edited scene on its held-out views: figures, pictures and a film."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+import ids3d
+from ids3d.images import (
+    colour_depth,
+    depth_range,
+    difference,
+    film_path,
+    panel,
+    save_image,
+    save_video,
+)
+from ids3d.metrics import ClipScore, mean_of_finite, psnr
+from ids3d.models.renderers.protocol import Render, Renderer
+from ids3d.progress import track
+from ids3d.registry import register
+from ids3d.scene import Scene
+from ids3d.systems.edit_scene.pull_back import comparison
+from ids3d.tracking import Tracking
+
+TABLETOP_CLIP = Path(ids3d.__file__).parent / "weights" / "tabletop" / "clip"
+
+
+def show_reconstruction(
+    scene: Scene, renderer: Renderer, folder: Path, device: torch.device, check: Callable[[], None]
+) -> None:
+    """Writes each held-out view to renders/: the photograph, the render, its depth and the difference, and a panel."""
+    for i in track(range(len(scene.test)), "renders"):
+        check()
+        render, photograph = (
+            renderer.render(scene.test.cameras[i].to(device)),
+            scene.test.images[i].to(device),
+        )
+        pictures = {
+            "photograph": photograph,
+            "render": render.rgb,
+            "depth": colour_depth(render.depth, *depth_range([render.depth])),
+            "difference": difference(render.rgb, photograph),
+        }
+        write_pictures(folder / "renders", scene.test.names[i], pictures)
+
+
+def write_pictures(renders: Path, name: str, pictures: dict[str, Tensor]) -> None:
+    """Writes a view's pictures, and all of them side by side, as PNGs called after the view."""
+    for kind, picture in pictures.items():
+        save_image(renders / f"{name}_{kind.replace(' ', '_')}.png", picture)
+    save_image(renders / f"{name}_panel.png", panel(pictures))
+
+
+@register("evaluate", "held-out")
+class Evaluate:
+    """Renders the held-out views of a field before and after the edit, and measures.
+
+    Args:
+        cfg: settings.
+        scene: its held-out views, and the truth of the edit where it is known.
+        target: the target prompt.
+        folder: the run's; pictures go to renders/, the film to video.mp4.
+        check: called between two views; may raise to stop.
+        tracking: gets the panels and the film.
+    """
+
+    @dataclass
+    class Config:
+        clip: str | None = (
+            "tabletop"  # a CLIPModel's folder or hub name; tabletop = the bundled one; null = none
+        )
+        film_frames: int = 48  # 0 = no film
+        film_fps: int = 24
+        film_size: int = 192  # longest side in pixels; pictures are not enlarged
+
+        def __post_init__(self) -> None:
+            if self.film_frames < 0 or self.film_fps < 1 or self.film_size < 16:
+                raise ValueError(
+                    "film_frames must not be negative, film_fps at least 1, film_size at least 16"
+                )
+
+    def __init__(
+        self,
+        cfg: Config,
+        scene: Scene,
+        target: str,
+        folder: Path,
+        device: torch.device,
+        check: Callable[[], None],
+        tracking: Tracking | None = None,
+    ) -> None:
+        self.cfg, self.scene, self.target, self.folder = cfg, scene, target, folder
+        self.device, self.check, self.tracking = device, check, tracking
+        self.clip = self._load_clip()
+
+    def _load_clip(self) -> ClipScore | None:
+        if self.cfg.clip is None:
+            return None
+        return ClipScore(TABLETOP_CLIP if self.cfg.clip == "tabletop" else self.cfg.clip).to(self.device)
+
+    def figures(self, source: Renderer, edited: Renderer, step: int) -> dict[str, float]:
+        """The figures over the held-out views, under the names of metrics.json; writes the views' pictures.
+
+        Means over views of each view's figure; views on which a figure is undefined (an empty mask) are left out.
+        """
+        test, each = self.scene.test, []
+        for i in track(range(len(test)), "evaluating"):
+            self.check()
+            camera = test.cameras[i].to(self.device)
+            before, after = source.render(camera), edited.render(camera)
+            self._write(test.names[i], before, after, step)
+            each.append(self._measure(i, before.rgb.cpu(), after.rgb.cpu()))
+        figures = {name: mean_of_finite(view[name] for view in each) for name in (each[0] if each else {})}
+        if self.clip is not None and each:
+            rose = [view["edit/clip_score"] > view["source/clip_score"] for view in each]
+            figures["edit/clip_improved"] = sum(rose) / len(rose)
+        return figures
+
+    def _measure(self, i: int, before: Tensor, after: Tensor) -> dict[str, float]:
+        """One view's figures."""
+        figures = {"source/psnr": psnr(before, self.scene.test.images[i])}
+        truth = self.scene.truth
+        for name, picture in (("source", before), ("edit", after)):
+            if truth is not None:
+                figures[f"{name}/psnr_inside"] = psnr(picture, truth.images[i], truth.masks[i])
+                figures[f"{name}/psnr_outside"] = psnr(picture, truth.images[i], ~truth.masks[i])
+            if self.clip is not None:
+                score = self.clip(picture.permute(2, 0, 1)[None].to(self.device), [self.target])
+                figures[f"{name}/clip_score"] = float(score)
+        return figures
+
+    def _write(self, name: str, before: Render, after: Render, step: int) -> None:
+        pictures = comparison(before, after)
+        write_pictures(self.folder / "renders", name, pictures)
+        if self.tracking is not None:
+            self.tracking.log_panel(f"evaluate/{name}", pictures, step)
+
+    def film(self, source: Renderer, edited: Renderer, step: int) -> None:
+        """video.mp4: the source beside the edit, along a smooth path near the training cameras."""
+        if not self.cfg.film_frames:
+            return
+        bounds, cameras = self.scene.bounds, self.scene.train.cameras
+        scale = min(1.0, self.cfg.film_size / max(cameras.height, cameras.width))
+        distance = 2 / (1 / max(bounds.near, 1e-3 * bounds.far) + 1 / bounds.far)
+        path = film_path(cameras, self.scene.layout, self.cfg.film_frames, distance)
+        path = path.resized(round(cameras.height * scale), round(cameras.width * scale)).to(self.device)
+
+        def frames() -> Iterator[Tensor]:
+            for i in track(range(len(path)), "film", unit="frame"):
+                self.check()
+                yield torch.cat([source.render(path[i]).rgb, edited.render(path[i]).rgb], dim=1)
+
+        video = self.folder / "video.mp4"
+        save_video(video, frames(), self.cfg.film_fps)
+        if self.tracking is not None:
+            self.tracking.log_video("evaluate/film", video, step)

@@ -1,0 +1,122 @@
+"""Reconstruct a scene: fit a field to posed photographs by rendering random rays (NeRF, arXiv 2003.08934)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ids3d.metrics import psnr
+from ids3d.models.renderers.protocol import Renderer
+from ids3d.registry import register
+from ids3d.scene import Scene
+from ids3d.seeding import generator_for
+
+
+@register("reconstruct", "rays")
+class Reconstruct(pl.LightningModule):
+    """Minimises the squared error of random rays and the grid's total variation, with Adam, from coarse to fine.
+
+    Args:
+        cfg: settings.
+        renderer: of the field to fit; trained in place.
+        scene: its training views are fitted, its held-out views validated on.
+        seed: with the step's number, determines the step's rays and jitter.
+    """
+
+    @dataclass
+    class Config:
+        steps: int = 600
+        rays_per_step: int = 2048
+        lr_density: float = 0.5  # of the density before its activation
+        lr_appearance: float = 0.05
+        lr_decay: float = 0.1  # of both rates that is left at the last step; they fall exponentially
+        tv_density: float = 1e-3  # weights of the grid's mean squared differences
+        tv_appearance: float = 1e-2
+        # Weight of the rays' distortion (Barron et al. 2022), in units of the scene's depth: against haze, which
+        # explains the training views as well as surfaces do, and lets fewer samples be enough.
+        distortion: float = 1e-2
+        # At these shares of the steps the grid is refined, to `finer` times as many voxels, ending with the geometry's
+        # own number. Empty: it has that many from the start.
+        refine_at: tuple[float, ...] = (0.2, 0.5)
+        finer: float = 4.0
+        validate_every: int = 200  # steps; 0 = never
+        log_every: int = 20  # steps
+
+        def __post_init__(self) -> None:
+            if self.steps < 1 or self.rays_per_step < 1:
+                raise ValueError("steps and rays_per_step must be at least 1")
+            if min(self.lr_density, self.lr_appearance) <= 0 or not 0 < self.lr_decay <= 1:
+                raise ValueError("lr_density and lr_appearance must be positive and lr_decay in (0, 1]")
+            if list(self.refine_at) != sorted(set(self.refine_at)) or any(
+                not 0 < s < 1 for s in self.refine_at
+            ):
+                raise ValueError(f"refine_at {list(self.refine_at)} must be rising shares between 0 and 1")
+
+    def __init__(self, cfg: Config, renderer: Renderer, scene: Scene, seed: int) -> None:
+        super().__init__()
+        self.cfg, self.renderer, self.scene, self.seed = cfg, renderer, scene, seed
+        self._train, self._test = scene.train, scene.test
+        renderer.refine(self._resolution_at(0))
+
+    def setup(self, stage: str) -> None:
+        self._train, self._test = self.scene.train.to(self.device), self.scene.test.to(self.device)
+
+    def _rates(self) -> tuple[float, float]:
+        """Learning rates (density, appearance) of the step to come."""
+        left = self.cfg.lr_decay ** (self.global_step / self.cfg.steps)
+        return self.cfg.lr_density * left, self.cfg.lr_appearance * left
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        groups = self.renderer.parameter_groups()
+        return torch.optim.Adam(
+            [{"params": groups.density}, {"params": groups.appearance}],
+            lr=self.cfg.lr_density,
+            betas=(0.9, 0.99),
+            eps=1e-15,
+            fused=True,
+        )
+
+    def _resolution_at(self, step: int) -> float:
+        """The share of its full resolution that the field has at a step."""
+        to_come = sum(step < round(share * self.cfg.steps) for share in self.cfg.refine_at)
+        return 1 / self.cfg.finer**to_come
+
+    def on_train_batch_start(self, batch: int, batch_idx: int) -> None:
+        adam = self.trainer.optimizers[0]
+        if self.renderer.refine(self._resolution_at(self.global_step)):
+            adam.state.clear()  # of the coarse field
+            groups = self.renderer.parameter_groups()
+            adam.param_groups[0]["params"], adam.param_groups[1]["params"] = groups.density, groups.appearance
+        for group, rate in zip(adam.param_groups, self._rates(), strict=True):
+            group["lr"] = rate
+
+    def training_step(self, batch: int, batch_idx: int) -> Tensor:
+        cfg, step = self.cfg, self.global_step
+        generator = generator_for(self.seed, "reconstruct", step)
+        self.renderer.before_step(step, generator)
+        cameras, images = self._train.cameras, self._train.images
+        view, row, col = (
+            torch.randint(high, (cfg.rays_per_step,), generator=generator).to(self.device)
+            for high in (len(cameras), cameras.height, cameras.width)
+        )
+        render = self.renderer(cameras.rays_at(view, row, col), generator)
+        error = F.mse_loss(render.rgb, images[view, row, col])
+        loss = error
+        if cfg.tv_density or cfg.tv_appearance:
+            roughness = self.renderer.regularisation(generator)
+            loss = loss + cfg.tv_density * roughness.density + cfg.tv_appearance * roughness.appearance
+        if cfg.distortion:
+            depth = self.scene.bounds.far - self.scene.bounds.near
+            loss = loss + cfg.distortion / depth * render.distortion()
+        self.log("reconstruct/loss", loss.detach())
+        self.log("reconstruct/batch_psnr", -10 * error.detach().log10(), prog_bar=True)
+        self.log("reconstruct/samples_per_ray", len(render.samples) / cfg.rays_per_step)
+        return loss
+
+    def validation_step(self, view: int, batch_idx: int) -> None:
+        picture = self.renderer.render(self._test.cameras[view]).rgb
+        self.log("reconstruct/psnr", psnr(picture, self._test.images[view]), batch_size=1, prog_bar=True)

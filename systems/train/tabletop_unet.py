@@ -1,0 +1,273 @@
+"""Train the tabletop prior's UNet: latent diffusion of tabletop pictures, led by the CLIP's reading of captions."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from pytorch_lightning.utilities.types import OptimizerLRScheduler
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from transformers import CLIPTextModel, CLIPTokenizer
+
+from ids3d.errors import UserError
+from ids3d.progress import track
+from ids3d.registry import register
+from ids3d.systems.train.training import (
+    VALIDATION,
+    Show,
+    TrainingConfig,
+    as_images,
+    grid,
+    optimiser,
+    step_generator,
+    training_pictures,
+)
+from ids3d.tabletop.captions import caption, paraphrase
+from ids3d.tabletop.patches import CLASSES, WALL_CLASS, patch_labels
+from ids3d.tabletop.scene import PortableRandom, sample_scene
+from ids3d.tabletop.tokenizer import LENGTH
+
+LATENT = 16  # the latents' side: the autoencoder divides the pictures' by 4
+SCHEDULE = {
+    "num_train_timesteps": 1000,
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+    "prediction_type": "v_prediction",
+    "clip_sample": False,
+    "set_alpha_to_one": False,
+    "steps_offset": 1,
+    "timestep_spacing": "leading",
+}
+
+
+@register("train", "tabletop-unet")
+class TabletopUNet(pl.LightningModule):
+    """v-prediction on Stable Diffusion's schedule.
+
+    Where little noise is left the loss is weighted down, as min-SNR does it (Hang et al. 2023, arXiv 2303.09556); at
+    high noise, where captions are learned, it keeps the full weight of v-prediction.
+
+    Since the world knows what is where, the features before the last level also learn to name what each latent pixel
+    shows, from the noisy latent and the caption. That head is thrown away; aligning a diffusion model's features with
+    what they depict makes it learn much faster (REPA, Yu et al. 2025, arXiv 2410.06940, who align with DINO's).
+    """
+
+    @dataclass
+    class Config(TrainingConfig):
+        widths: tuple[int, ...] = (48, 96, 192)
+        empty_captions: float = 0.1  # share of captions left empty, for classifier-free guidance
+        snr_gamma: float = 5.0
+        ema_decay: float = 0.995
+        naming_weight: float = 0.3  # of the loss on naming what each latent pixel shows
+        middle: float = 0.8  # how much more often timesteps in the schedule's middle are drawn; 0: all alike
+        # Weight of the error where objects are, and around them, beside 1 elsewhere: they are a tenth of a picture, and
+        # what captions mostly speak of. Only where the noise leaves their places visible (SNR above `object_snr`):
+        # there the weighted prediction is still the posterior mean.
+        object_weight: float = 4.0
+        object_snr: float = 0.09
+        start: str | None = (
+            None  # a UNet's folder whose weights to begin with, such as ids3d/weights/tabletop/unet
+        )
+        sample_scale: float = 4.0  # guidance scale of the samples logged
+
+    def __init__(self, cfg: Config, seed: int, show: Show) -> None:
+        super().__init__()
+        self.cfg, self.seed, self.show = cfg, seed, show
+        self.unet = start_unet(cfg)
+        self.average = AveragedModel(self.unet, multi_avg_fn=get_ema_multi_avg_fn(cfg.ema_decay))
+        self.unet.up_blocks[-2].register_forward_hook(self._keep_features)
+        self.name_pixels = nn.Linear(cfg.widths[-2], CLASSES)
+        into = Path(cfg.into)
+        for part, training in (("vae", "vae"), ("text_encoder", "clip")):
+            if not (into / part).exists():
+                command = f"python launch.py --config configs/tabletop/{training}.yaml"
+                raise UserError(f"{into / part} is missing: train it first ({command})")
+        # Frozen, and kept out of the module's own parameters and checkpoints.
+        self.frozen = Frozen(into)
+        data = training_pictures(cfg)
+        self.scenes = [sample_scene(seed) for seed in data.seeds]
+        named = zip(data.ids, self.scenes, strict=True)
+        self.labels = torch.stack(
+            [patch_labels(torch.from_numpy(ids), scene, cfg.size // LATENT).byte() for ids, scene in named]
+        )
+        self.latents = self.frozen.latents(data.rgb, Path(cfg.data))
+        self.schedule = DDIMScheduler(**SCHEDULE)
+
+    def training_step(self, step: int) -> Tensor:
+        generator = step_generator(self.seed, self.global_step)
+        index = torch.randint(len(self.latents), (self.cfg.batch_size,), generator=generator)
+        rng = PortableRandom(self.global_step, f"captions/{self.seed}")
+        texts = [
+            "" if rng.uniform(0, 1) < self.cfg.empty_captions else paraphrase(self.scenes[i], rng)
+            for i in index.tolist()
+        ]
+        text = self.frozen.embed(texts).to(self.device)
+        latents = torch.from_numpy(self.latents[index.numpy()]).float()
+        noise = torch.randn(latents.shape, generator=generator)
+        t = middle_timesteps(len(latents), self.cfg.middle, generator)
+        noisy, target = (
+            self.schedule.add_noise(latents, noise, t),
+            self.schedule.get_velocity(latents, noise, t),
+        )
+        predicted = self.unet(noisy.to(self.device), t.to(self.device), text, return_dict=False)[0]
+        alphas = self.schedule.alphas_cumprod[t]
+        snr = alphas / (1 - alphas)
+        weight = ((self.cfg.snr_gamma + 1) / (snr + 1)).clamp(max=1).to(self.device)
+        labels = self.labels[index].long().to(self.device)
+        error = (predicted - target.to(self.device)).square().mean(dim=1)
+        naming = self._naming(labels)
+        self.log_dict({"unet/mse": error.mean(), "unet/naming": naming}, batch_size=1, prog_bar=True)
+        where = self._object_weights(labels, (snr > self.cfg.object_snr).to(self.device))
+        return (weight * (where * error).mean(dim=(1, 2))).mean() + self.cfg.naming_weight * naming
+
+    def _object_weights(self, labels: Tensor, visible: Tensor) -> Tensor:
+        """Weights (b, h, w) of mean 1, greater at objects and next to them in those of b pictures marked visible."""
+        objects = (labels > WALL_CLASS).float().unflatten(1, (LATENT, LATENT))
+        around = functional.max_pool2d(objects[:, None], 3, stride=1, padding=1)[:, 0]
+        weights = 1 + (self.cfg.object_weight - 1) * around * visible[:, None, None]
+        return weights / weights.mean(dim=(1, 2), keepdim=True)
+
+    def _keep_features(self, block: nn.Module, taken: object, features: Tensor) -> None:
+        self._features = features
+
+    def _naming(self, labels: Tensor) -> Tensor:
+        """Cross entropy of labels (b, h·w) and what the forward pass's features say each latent pixel shows."""
+        named = self.name_pixels(self._features.permute(0, 2, 3, 1))
+        return functional.cross_entropy(named.flatten(0, 2), labels.flatten())
+
+    def on_train_batch_end(self, *_: object) -> None:
+        self.average.update_parameters(self.unet)
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        return optimiser(self, self.cfg)
+
+    @torch.no_grad()
+    def validation_step(self, step: int) -> None:
+        """Sample held-out captions and save the pictures."""
+        texts = [caption(sample_scene(seed)) for seed in VALIDATION[:16]]
+        images = self.pipeline()(
+            prompt=texts,
+            num_inference_steps=25,
+            guidance_scale=self.cfg.sample_scale,
+            generator=torch.Generator().manual_seed(0),
+            output_type="pt",
+        ).images
+        self.show(grid(images, columns=8), self.global_step)
+
+    def pipeline(self) -> StableDiffusionPipeline:
+        """The prior as it stands, as diffusers' own pipeline."""
+        made = StableDiffusionPipeline(
+            vae=self.frozen.vae,
+            text_encoder=self.frozen.text_encoder,
+            tokenizer=self.frozen.tokenizer,
+            unet=self.average.module,
+            scheduler=self.schedule,
+            safety_checker=None,
+            feature_extractor=None,
+            requires_safety_checker=False,
+        ).to(self.device)
+        made.set_progress_bar_config(disable=True)
+        return made
+
+    def save(self) -> None:
+        """Write the averaged UNet in half precision, the scheduler and the index: the folder is then a whole prior."""
+        into = Path(self.cfg.into)
+        unet: Any = self.average.module
+        unet.half().save_pretrained(into / "unet")
+        unet.float()
+        self.schedule.save_pretrained(into / "scheduler")
+        index = {
+            "_class_name": "StableDiffusionPipeline",
+            "feature_extractor": [None, None],
+            "requires_safety_checker": False,
+            "safety_checker": [None, None],
+            "scheduler": ["diffusers", "DDIMScheduler"],
+            "text_encoder": ["transformers", "CLIPTextModel"],
+            "tokenizer": ["transformers", "CLIPTokenizer"],
+            "unet": ["diffusers", "UNet2DConditionModel"],
+            "vae": ["diffusers", "AutoencoderKL"],
+        }
+        (into / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
+
+
+def middle_timesteps(count: int, middle: float, generator: torch.Generator) -> Tensor:
+    """Timesteps (count,) in [0, 1000), denser in the middle, where shapes form, than where all or nothing is seen.
+
+    "Mode sampling" of Esser et al. 2024 (arXiv 2403.03206, eq. 20). One quantile is drawn from each of as many equal
+    parts as there are timesteps, which makes the loss less noisy.
+    """
+    u = (torch.arange(count) + torch.rand(count, generator=generator)) / count
+    t = 1 - u - middle * (torch.cos(math.pi / 2 * u).square() - 1 + u)
+    return (t * 1000).long().clamp(0, 999)
+
+
+def start_unet(cfg: TabletopUNet.Config) -> UNet2DConditionModel:
+    """A new UNet, with the weights that training starts from. Raises UserError if they are missing or do not fit."""
+    unet = build_unet(cfg)
+    if cfg.start is not None:
+        try:
+            unet.load_state_dict(
+                UNet2DConditionModel.from_pretrained(cfg.start, local_files_only=True).state_dict()
+            )
+        except (OSError, RuntimeError) as error:
+            raise UserError(f"train.start: no UNet of these widths in {cfg.start}") from error
+    return unet
+
+
+def build_unet(cfg: TabletopUNet.Config) -> UNet2DConditionModel:
+    """Attention, to itself and to the caption, in the middle and throughout the decoder half."""
+    levels = len(cfg.widths)
+    return UNet2DConditionModel(
+        sample_size=LATENT,
+        in_channels=4,
+        out_channels=4,
+        down_block_types=("DownBlock2D",) * levels,
+        up_block_types=("CrossAttnUpBlock2D",) * levels,
+        block_out_channels=cfg.widths,
+        layers_per_block=1,
+        cross_attention_dim=128,
+        attention_head_dim=4,
+        norm_num_groups=16,
+    )
+
+
+class Frozen:
+    """The trained autoencoder and text encoder that the UNet builds on."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.vae = AutoencoderKL.from_pretrained(folder / "vae").requires_grad_(False).eval()
+        self.text_encoder = CLIPTextModel.from_pretrained(folder / "text_encoder", dtype=torch.float32)
+        self.text_encoder.requires_grad_(False).eval()
+        self.tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer")
+
+    @torch.no_grad()
+    def embed(self, texts: list[str]) -> Tensor:
+        """Captions as (n, tokens, width)."""
+        tokens = self.tokenizer(texts, padding="max_length", max_length=LENGTH, return_tensors="pt")
+        return self.text_encoder(tokens.input_ids).last_hidden_state
+
+    @torch.no_grad()
+    def latents(self, rgb: np.ndarray, cache: Path) -> np.ndarray:
+        """The pictures' scaled latents (n, 4, h, w) float16, encoded once for an autoencoder and kept in the cache."""
+        weights = (self.folder / "vae" / "diffusion_pytorch_model.safetensors").stat()
+        path = cache / f"latents-{len(rgb)}-{rgb.shape[1]}-{int(weights.st_mtime)}.npy"
+        if not path.exists():
+            parts = []
+            for start in track(range(0, len(rgb), 64), "encoding the pictures", unit="batch"):
+                mean = self.vae.encode(as_images(rgb[start : start + 64])).latent_dist.mean
+                parts.append((mean * self.vae.config.scaling_factor).half().numpy())
+            unfinished = path.with_suffix(".unfinished.npy")
+            np.save(unfinished, np.concatenate(parts))
+            unfinished.replace(path)
+        return np.load(path)

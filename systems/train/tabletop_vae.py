@@ -1,0 +1,129 @@
+"""Train the tabletop prior's autoencoder: diffusers' AutoencoderKL, four times smaller latents with four channels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytorch_lightning as pl
+import torch
+from diffusers import AutoencoderKL
+from pytorch_lightning.utilities.types import OptimizerLRScheduler
+from torch import Tensor
+from torch.nn import functional
+from torchmetrics.functional.image import peak_signal_noise_ratio
+
+from ids3d.errors import UserError
+from ids3d.registry import register
+from ids3d.systems.train.training import (
+    Show,
+    TrainingConfig,
+    as_images,
+    grid,
+    optimiser,
+    step_generator,
+    training_pictures,
+    validation_pictures,
+)
+from ids3d.tabletop.render import FIRST_OBJECT
+
+
+@register("train", "tabletop-vae")
+class TabletopVAE(pl.LightningModule):
+    """Reconstruction in L1 and in L1 of the pictures' differences, with a light pull of latents to a unit normal."""
+
+    @dataclass
+    class Config(TrainingConfig):
+        widths: tuple[int, ...] = (16, 32, 64)
+        kl_weight: float = 1e-3  # on the mean KL divergence of a latent element
+        edge_weight: float = 0.5  # on the L1 of horizontal and vertical differences
+        # Weight of the error where objects are, and around them, beside 1 elsewhere. Floors have more of what can be
+        # measured in dB, but edits and captions are about objects, whose edges say whether they are cubes or cylinders.
+        object_weight: float = 1.0
+        start: str | None = None  # an autoencoder's folder to begin with, such as ids3d/weights/tabletop/vae
+        decoder_only: bool = False  # the latents stay what they are, which a UNet has been trained on
+
+    def __init__(self, cfg: Config, seed: int, show: Show) -> None:
+        super().__init__()
+        self.cfg, self.seed, self.show = cfg, seed, show
+        levels = len(cfg.widths)
+        self.vae = AutoencoderKL(
+            down_block_types=("DownEncoderBlock2D",) * levels,
+            up_block_types=("UpDecoderBlock2D",) * levels,
+            block_out_channels=cfg.widths,
+            layers_per_block=1,
+            latent_channels=4,
+            norm_num_groups=8,
+            sample_size=cfg.size,
+            mid_block_add_attention=False,
+        )
+        if cfg.start is not None:
+            try:
+                start = AutoencoderKL.from_pretrained(
+                    cfg.start, local_files_only=True, torch_dtype=torch.float32
+                )
+                self.vae.load_state_dict(start.state_dict())
+            except (OSError, RuntimeError) as error:
+                raise UserError(f"train.start: no autoencoder of these widths in {cfg.start}") from error
+            self.vae.register_to_config(scaling_factor=start.config.scaling_factor)
+        if cfg.decoder_only:
+            for part in (self.vae.encoder, self.vae.quant_conv):
+                part.requires_grad_(False)
+        data = training_pictures(cfg)
+        self.pictures, self.ids = data.rgb, data.ids
+        self.held_out = as_images(validation_pictures(cfg).rgb[:128])
+
+    def training_step(self, step: int) -> Tensor:
+        generator = step_generator(self.seed, self.global_step)
+        index = torch.randint(len(self.pictures), (self.cfg.batch_size,), generator=generator)
+        images = as_images(self.pictures[index.numpy()]).to(self.device)
+        objects = torch.as_tensor(self.ids[index.numpy()] >= FIRST_OBJECT).to(self.device)
+        if torch.rand((), generator=generator) < 0.5:
+            images, objects = images.flip(-1), objects.flip(-1)
+        posterior = self.vae.encode(images).latent_dist
+        noise = torch.randn(posterior.mean.shape, generator=generator).to(self.device)
+        decoded = self.vae.decode(posterior.mean + posterior.std * noise).sample
+        kl = 0.5 * (posterior.mean**2 + posterior.var - 1 - posterior.logvar).mean()
+        weights = object_weights(objects, self.cfg.object_weight)
+        error = (weights * (decoded - images).abs()).mean()
+        edges = sum(
+            (weights.narrow(dim, 0, self.cfg.size - 1) * (decoded - images).diff(dim=dim).abs()).mean()
+            for dim in (-1, -2)
+        )
+        loss = error + self.cfg.edge_weight * edges + self.cfg.kl_weight * kl
+        self.log_dict({"vae/loss": loss, "vae/kl": kl}, batch_size=1)
+        return loss
+
+    @torch.no_grad()
+    def reconstruct(self, images: Tensor) -> Tensor:
+        """Images through the autoencoder, by the mean of the latents' distribution; both in [-1, 1]."""
+        return self.vae.decode(self.vae.encode(images).latent_dist.mean).sample.clamp(-1, 1)
+
+    def validation_step(self, step: int) -> None:
+        decoded = self.reconstruct(self.held_out.to(self.device)).cpu()
+        psnr = peak_signal_noise_ratio(
+            decoded, self.held_out, data_range=2.0, reduction="elementwise_mean", dim=(1, 2, 3)
+        )
+        self.log("vae/psnr", psnr, prog_bar=True, batch_size=1)
+        self.show(grid(torch.cat([self.held_out[:8], decoded[:8]]) / 2 + 0.5, columns=8), self.global_step)
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        return optimiser(self, self.cfg)
+
+    @torch.no_grad()
+    def save(self) -> None:
+        """Write the autoencoder in half precision, its scaling factor set so that latents have unit variance."""
+        if not self.cfg.decoder_only:
+            sample = as_images(self.pictures[:512]).to(self.device)
+            std = self.vae.encode(sample).latent_dist.mean.std()
+            self.vae.register_to_config(scaling_factor=round(float(1 / std), 5))
+        folder = Path(self.cfg.into) / "vae"
+        self.vae.half().save_pretrained(folder)
+        self.vae.float()
+
+
+def object_weights(objects: Tensor, weight: float) -> Tensor:
+    """Weights (n, 1, h, w) of mean 1 in each picture: greater by `weight` at objects (n, h, w) and 3 pixels around."""
+    around = functional.max_pool2d(objects[:, None].float(), 7, stride=1, padding=3)
+    weights = 1 + (weight - 1) * around
+    return weights / weights.mean(dim=(2, 3), keepdim=True)

@@ -1,0 +1,132 @@
+"""What the tabletop models' trainings have in common: batches that depend on the step alone, one way to run and go on.
+
+A step's batch is drawn from (seed, step), not from a loader that remembers where it was, so a training that was killed
+and resumed sees the batches that it would have seen.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.utilities.types import OptimizerLRScheduler
+from torch import Tensor
+from torch.optim import AdamW
+from torch.optim.lr_scheduler import LambdaLR
+
+from ids3d.experiment import TrainingJob
+from ids3d.images import save_image
+from ids3d.provenance import record
+from ids3d.systems.loop import GracefulStop, ResumeCheckpoint, train
+from ids3d.systems.run import pick_device
+from ids3d.systems.storage import fingerprint, write_json
+from ids3d.tabletop.dataset import TabletopDataset, load_dataset
+from ids3d.tabletop.scene import HELD_OUT
+from ids3d.tracking import Tracking
+
+VALIDATION = range(HELD_OUT + 500_000, HELD_OUT + 500_512)
+"""Seeds of the pictures that training looks at to report on itself; the evaluation uses others."""
+
+Show = Callable[[Tensor, int], None]
+"""What a training does with a picture (h, w, 3) of how it stands at a step."""
+
+
+@dataclass
+class TrainingConfig:
+    """Settings that the three tabletop trainings share."""
+
+    steps: int = 1000
+    batch_size: int = 16
+    learning_rate: float = 1e-3
+    warmup: int = 100  # steps over which the learning rate rises; it then falls to 2 % along a cosine
+    weight_decay: float = 0.01
+    pictures: int = 16_000  # scenes that are rendered for training: seeds 0 to this
+    size: int = 64  # of the pictures, in pixels
+    data: str = "outputs/tabletop/data"  # where rendered pictures are kept
+    into: str = "outputs/tabletop/prior"  # the folder that the trained model is saved into
+    sample_every: int = 250  # steps between looks at held-out pictures, and between checkpoints
+
+
+def training_pictures(cfg: TrainingConfig) -> TabletopDataset:
+    """The training scenes' pictures (rendered now, if this is the first time)."""
+    return load_dataset(range(cfg.pictures), cfg.size, Path(cfg.data))
+
+
+def validation_pictures(cfg: TrainingConfig) -> TabletopDataset:
+    """Held-out scenes' pictures."""
+    return load_dataset(VALIDATION, cfg.size, Path(cfg.data))
+
+
+def as_images(rgb: object) -> Tensor:
+    """uint8 pictures (n, h, w, 3) as (n, 3, h, w) float32 in [-1, 1], what diffusers' autoencoders take."""
+    return torch.as_tensor(rgb).permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
+def step_generator(seed: int, step: int) -> torch.Generator:
+    """The generator of everything random in one step."""
+    return torch.Generator().manual_seed(seed * 1_000_003 + step)
+
+
+def optimiser(module: pl.LightningModule, cfg: TrainingConfig) -> OptimizerLRScheduler:
+    """AdamW with a linear warm-up and a cosine decay to 2 %, in the form Lightning takes."""
+    parameters = [p for p in module.parameters() if p.requires_grad]
+    adam = AdamW(
+        parameters, lr=cfg.learning_rate, weight_decay=cfg.weight_decay, betas=(0.9, 0.99), fused=True
+    )
+
+    def rate(step: int) -> float:
+        if step < cfg.warmup:
+            return (step + 1) / cfg.warmup
+        done = (step - cfg.warmup) / max(1, cfg.steps - cfg.warmup)
+        return 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
+
+    return {"optimizer": adam, "lr_scheduler": {"scheduler": LambdaLR(adam, rate), "interval": "step"}}
+
+
+def run(training: TrainingJob) -> None:
+    """Train one of the prior's models, from where it was stopped or killed if it was, and save it into cfg.into.
+
+    Raises UserError before training for what the user can put right, Interrupted for Ctrl-C.
+    """
+    training.check()
+    cfg = training.train.settings()
+    folder = training.folder
+    torch.manual_seed(training.seed)
+    checkpoint = folder / "checkpoints" / "interrupted.ckpt"
+    record(training)
+    with GracefulStop() as stop:
+        tracking = Tracking(training, folder, resume=checkpoint.exists())
+
+        def show(picture: Tensor, step: int) -> None:
+            save_image(folder / "samples" / f"step-{step:06d}.png", picture)
+            tracking.log_panel("samples", {f"step {step}": picture}, step)
+
+        module = training.train.build(training.seed, show)
+        settings = fingerprint({key: training.to_mapping()[key] for key in ("train", "seed")})
+        how = f"To go on: python launch.py --config {folder / 'config.yaml'}"
+        resume = ResumeCheckpoint(stop, checkpoint, settings, how, save_every=cfg.sample_every)
+        try:
+            train(
+                module,
+                cfg.steps,
+                label=training.name,
+                views=1,
+                device=pick_device(training.device),
+                resume=resume,
+                loggers=tracking.loggers,
+                validate_every=cfg.sample_every,
+            )
+        finally:
+            tracking.close()
+    module.save()
+    write_json(folder / "metrics.json", {"time/train_seconds": resume.seconds})
+
+
+def grid(pictures: Tensor, columns: int) -> Tensor:
+    """Images (n, 3, h, w) side by side in rows: one picture (rows · h, columns · w, 3)."""
+    rows = pictures.detach().float().cpu().permute(0, 2, 3, 1).unflatten(0, (-1, columns))
+    return rows.permute(0, 2, 1, 3, 4).flatten(2, 3).flatten(0, 1)

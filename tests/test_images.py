@@ -1,0 +1,113 @@
+"""Pictures, panels, films and their camera paths."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import get_args
+
+import imageio.v3 as iio
+import numpy as np
+import pytest
+import torch
+
+from ids3d.cameras import Cameras, look_at
+from ids3d.images import (
+    colour_depth,
+    depth_range,
+    difference,
+    film_path,
+    panel,
+    save_image,
+    save_video,
+)
+from ids3d.scene import CameraLayout
+
+Y, Z = torch.tensor([0.0, 1.0, 0.0]), torch.tensor([0.0, 0.0, 1.0])
+
+
+def cameras_at(centres: torch.Tensor, focus: torch.Tensor, up: torch.Tensor) -> Cameras:
+    n = len(centres)
+    focal, half = torch.full((n,), 20.0), torch.full((n,), 8.0)
+    return Cameras(look_at(centres, focus, up), focal, focal, half, half, 16, 16)
+
+
+def test_a_picture_comes_back_and_leaves_nothing_else(tmp_path: Path) -> None:
+    picture = torch.rand(5, 7, 3, generator=torch.Generator().manual_seed(0))
+    save_image(tmp_path / "deep" / "a.png", picture * 1.2 - 0.1)
+    assert [p.name for p in (tmp_path / "deep").iterdir()] == ["a.png"]
+    expected = (np.clip((picture * 1.2 - 0.1).numpy(), 0, 1) * 255).round()
+    np.testing.assert_allclose(iio.imread(tmp_path / "deep" / "a.png"), expected, atol=0)
+
+
+def test_depth_colours_run_from_red_to_blue() -> None:
+    colours = colour_depth(torch.tensor([[1.0, 2.0, 100.0]]), near=1.0, far=100.0)[0]
+    assert colours.shape == (3, 3) and colours.min() >= 0 and colours.max() <= 1
+    assert colours[0].argmax() == 0
+    middle = 1 / torch.tensor(
+        [[0.25, 0.5, 0.75]]
+    )  # turbo itself at a quarter, a half and three quarters of the scale
+    expected = torch.tensor([[0.154, 0.739, 0.940], [0.644, 0.990, 0.234], [0.981, 0.505, 0.131]])
+    torch.testing.assert_close(colour_depth(middle, 1.0, 1e9)[0], expected, atol=0.1, rtol=0)
+
+
+def test_depth_range_leaves_out_nothing_hit() -> None:
+    low, high = depth_range([torch.zeros(4, 4), torch.linspace(1, 2, 16).view(4, 4)])
+    assert 1 <= low < high <= 2
+    assert depth_range([torch.zeros(2, 2)]) == (1.0, 2.0)
+
+
+def test_panel_and_difference() -> None:
+    a, b = torch.zeros(8, 8, 3), torch.ones(8, 4, 3) * 0.25
+    sheet = panel({"source": a, "edited": b}, height=16)
+    assert sheet.shape == (16 + 18, 16 + 4 + 8, 3)
+    assert torch.equal(sheet[18:, :16], torch.zeros(16, 16, 3))
+    torch.testing.assert_close(sheet[18:, 20:], torch.full((16, 8, 3), 64 / 255))
+    assert (sheet[:18] < 0.5).any()  # the labels
+    torch.testing.assert_close(difference(a, a + 0.25), torch.full((8, 8, 3), 0.5))
+
+
+def test_a_film_has_its_frames(tmp_path: Path) -> None:
+    frames = [torch.full((33, 34, 3), level) for level in (0.0, 0.5, 1.0)]
+    save_video(tmp_path / "film.mp4", frames, fps=3)
+    assert [p.name for p in tmp_path.iterdir()] == ["film.mp4"]
+    back = iio.imread(tmp_path / "film.mp4")
+    assert back.shape == (3, 32, 34, 3)
+    assert np.allclose(back.mean(axis=(1, 2, 3)) / 255, [0, 0.5, 1], atol=0.05)
+
+
+def test_forward_facing_cameras_give_a_small_ellipse() -> None:
+    generator = torch.Generator().manual_seed(1)
+    centres = torch.randn(20, 3, generator=generator) * torch.tensor([0.5, 0.2, 0.02]) + torch.tensor(
+        [0, 0, 4.0]
+    )
+    path = film_path(cameras_at(centres, torch.zeros(3), Y), "forward-facing", 12, distance=4.0)
+    assert len(path) == 12 and (path.height, path.width) == (16, 16)
+    assert (path.centres - centres.mean(0)).norm(dim=-1).max() < 1.0
+    focus = path.centres + path.forward * (path.centres - torch.tensor([0, 0, 0.0])).norm(
+        dim=-1, keepdim=True
+    )
+    assert focus.norm(dim=-1).max() < 0.4  # they look where the cameras look
+    steps = (path.centres - path.centres.roll(1, 0)).norm(dim=-1)
+    assert steps.max() < 3.5 * steps.min()  # smooth and closed
+
+
+def test_cameras_all_around_give_an_orbit() -> None:
+    angle = torch.arange(16) * (2 * math.pi / 16)
+    centre = torch.tensor([3.0, -1.0, 2.0])
+    places = torch.stack([2 * angle.cos(), 2 * angle.sin(), torch.full((16,), 1.0)], -1) + centre
+    path = film_path(cameras_at(places, centre, Z), "all around", 9, distance=1.0)
+    arm = path.centres - centre
+    torch.testing.assert_close(arm.norm(dim=-1), torch.full((9,), math.sqrt(5)), atol=1e-3, rtol=0)
+    torch.testing.assert_close(arm[:, 2], torch.ones(9), atol=1e-3, rtol=0)
+    cosines = (path.forward * -arm).sum(-1) / arm.norm(dim=-1)
+    assert cosines.min() > 0.999
+
+
+@pytest.mark.parametrize("kind", get_args(CameraLayout))
+def test_film_cameras_are_rotations(kind: CameraLayout) -> None:
+    centres = torch.randn(10, 3, generator=torch.Generator().manual_seed(3)) + torch.tensor([0, 0, 5.0])
+    path = film_path(cameras_at(centres, torch.zeros(3), Y), kind, 5, distance=5.0)
+    rotation = path.c2w[:, :, :3]
+    torch.testing.assert_close(rotation @ rotation.mT, torch.eye(3).expand(5, 3, 3), atol=1e-5, rtol=0)
+    torch.testing.assert_close(torch.linalg.det(rotation), torch.ones(5), atol=1e-5, rtol=0)
