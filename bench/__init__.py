@@ -1,4 +1,6 @@
-"""The tables and figures of the IDS paper on edits whose truth is known, and on a user's own: `python -m ids3d.bench`.
+"""The tables and figures of the IDS paper on edits whose truth is known, and on your own: `python -m ids3d.bench`."""
 
-This package stands on top of all others, although it lies in ids3d: it runs what models/ and systems/ hold.
-"""
+if not __name__.startswith("ids3d."):
+    raise ImportError(
+        f"import ids3d.{__name__}, not {__name__}: by both names its modules would be loaded twice"
+    )

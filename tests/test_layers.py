@@ -1,27 +1,31 @@
-"""Imports point one way: systems -> models -> ids3d <- data; what is heavy or belongs to experiments stays on top.
-
-ids3d/bench is on top of everything, beside launch.py; it lies in ids3d for the sake of `python -m ids3d.bench`.
-"""
+"""Imports point one way: launch -> systems -> data, models -> ids3d; the studies stand on top, and nothing on them."""
 
 from __future__ import annotations
 
 import ast
+import functools
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parent.parent
-OURS = {"ids3d", "models", "data", "systems", "launch", "tests"}
-MAY_IMPORT = {
-    "ids3d": {"ids3d"},
-    "models": {"ids3d", "models"},
-    "data": {"ids3d", "data"},
-    "systems": {"ids3d", "models", "systems"},
+# Each room by the name that it is imported by: where it lies, and the rooms that it may import besides itself.
+ROOMS = {
+    "ids3d": ("ids3d", set[str]()),
+    "ids3d.data": ("data", {"ids3d"}),
+    "ids3d.models": ("models", {"ids3d"}),
+    "ids3d.systems": ("systems", {"ids3d", "ids3d.data", "ids3d.models"}),
+    "ids3d.bench": ("bench", {"ids3d", "ids3d.data", "ids3d.models", "ids3d.systems"}),
+    "ids3d.launch": ("launch.py", {"ids3d", "ids3d.data", "ids3d.models", "ids3d.systems"}),
 }
+LINKED = [room for room in ROOMS if room != "ids3d"]
+PACKAGES = [room for room in LINKED if room != "ids3d.launch"]
 
 
 class Imports(ast.NodeVisitor):
-    """The top-level packages that a file imports: `eager` when it is imported itself, `all` wherever it does."""
+    """The modules that a file imports: `eager` when it is imported itself, `all` wherever it does."""
 
     def __init__(self, code: str) -> None:
         self.eager: set[str] = set()
@@ -30,10 +34,9 @@ class Imports(ast.NodeVisitor):
         self.visit(ast.parse(code))
 
     def _add(self, module: str) -> None:
-        package = module.partition(".")[0]
-        self.all.add(package)
+        self.all.add(module)
         if not self._deferred:
-            self.eager.add(package)
+            self.eager.add(module)
 
     def visit_Import(self, node: ast.Import) -> None:
         for alias in node.names:
@@ -41,7 +44,14 @@ class Imports(ast.NodeVisitor):
 
     def visit_ImportFrom(self, node: ast.ImportFrom) -> None:
         assert node.level == 0 and node.module, "a relative import"
-        self._add(node.module)
+        for alias in node.names:
+            self._add(f"{node.module}.{alias.name}")
+
+    def visit_Call(self, node: ast.Call) -> None:
+        name = ast.unparse(node.func).rpartition(".")[2]
+        if name in ("import_module", "__import__") and node.args and isinstance(node.args[0], ast.Constant):
+            self._add(str(node.args[0].value))
+        self.generic_visit(node)
 
     def visit_FunctionDef(self, node: ast.FunctionDef) -> None:
         self._deferred += 1
@@ -54,32 +64,66 @@ class Imports(ast.NodeVisitor):
         self._deferred -= ast.unparse(node.test) == "TYPE_CHECKING"
 
 
+@functools.cache
 def imports(file: Path) -> Imports:
     return Imports(file.read_text(encoding="utf-8"))
 
 
-def files(package: str) -> list[Path]:
-    return sorted(f for f in (ROOT / package).rglob("*.py") if ROOT / "ids3d" / "bench" not in f.parents)
+def room_of(module: str) -> str | None:
+    """The room that a module is in, by the longest prefix; None for a library's, and for the tests'."""
+    return max((room for room in ROOMS if f"{module}.".startswith(f"{room}.")), key=len, default=None)
 
 
-@pytest.mark.parametrize("package", MAY_IMPORT)
-def test_dependencies_point_one_way(package: str) -> None:
-    assert files(package)
-    for file in files(package):
-        found = imports(file).all & OURS
-        assert found <= MAY_IMPORT[package], f"{file.relative_to(ROOT)} imports {found - MAY_IMPORT[package]}"
+def files(room: str) -> list[Path]:
+    """A room's files, without those of the rooms that are linked into it."""
+    place = ROOT / ROOMS[room][0]
+    found = [place] if place.is_file() else sorted(place.rglob("*.py"))
+    return [file for file in found if file.resolve() == file]
 
 
-@pytest.mark.parametrize("package", ["ids3d", "models"])
-def test_no_lightning_below_the_systems(package: str) -> None:
-    for file in files(package):
-        assert not imports(file).eager & {"pytorch_lightning", "lightning"}, file.relative_to(ROOT)
+@pytest.mark.parametrize("room", ROOMS)
+def test_arrows_point_one_way(room: str) -> None:
+    assert files(room)
+    allowed = {room} | ROOMS[room][1]
+    for file in files(room):
+        found = {r for module in imports(file).all if (r := room_of(module)) is not None}
+        assert found <= allowed, f"{file.relative_to(ROOT)} imports {', '.join(sorted(found - allowed))}"
 
 
-def test_nothing_stands_on_the_bench() -> None:
-    for package in MAY_IMPORT:
-        for file in files(package):
-            assert "ids3d.bench" not in file.read_text(encoding="utf-8"), file.relative_to(ROOT)
+def test_the_arrows_have_no_way_round() -> None:
+    for room, (_, below) in ROOMS.items():
+        for lower in below:
+            assert ROOMS[lower][1] <= below and room not in ROOMS[lower][1]
+
+
+@pytest.mark.parametrize("room", ["ids3d", "ids3d.data", "ids3d.models"])
+def test_no_lightning_below_the_systems(room: str) -> None:
+    for file in files(room):
+        found = {module.partition(".")[0] for module in imports(file).eager}
+        assert not found & {"pytorch_lightning", "lightning"}, file.relative_to(ROOT)
+
+
+@pytest.mark.parametrize("room", LINKED)
+def test_a_room_lies_at_the_top_and_is_linked_into_ids3d(room: str) -> None:
+    place = ROOT / ROOMS[room][0]
+    link = ROOT / "ids3d" / place.name
+    assert link.is_symlink() and link.resolve() == place and not place.is_symlink()
+
+
+@pytest.mark.parametrize("room", PACKAGES)
+def test_a_room_cannot_be_imported_by_its_folders_name(room: str) -> None:
+    name = ROOMS[room][0]
+    done = subprocess.run([sys.executable, "-c", f"import {name}"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith(f"ImportError: import {room}, not {name}"), done.stderr
+
+
+def test_nobody_imports_a_room_by_its_folders_name() -> None:
+    generic = {ROOMS[room][0] for room in PACKAGES}
+    for file in [f for room in ROOMS for f in files(room)] + sorted((ROOT / "tests").rglob("*.py")):
+        assert not {module.partition(".")[0] for module in imports(file).all} & generic, file.relative_to(
+            ROOT
+        )
 
 
 def test_the_walk_sees_what_it_should() -> None:
@@ -89,6 +133,7 @@ if TYPE_CHECKING:
     import typed
 def f():
     import lazy
+    importlib.import_module("by.text")
 class C:
     from nested import x
 try:
@@ -96,5 +141,15 @@ try:
 except ImportError:
     import rescued
 """
-    assert Imports(code).eager == {"a", "nested", "tried", "rescued"}
-    assert Imports(code).all == {"a", "typed", "lazy", "nested", "tried", "rescued"}
+    assert Imports(code).eager == {"a.b", "nested.x", "tried", "rescued"}
+    assert Imports(code).all == {"a.b", "typed", "lazy", "by.text", "nested.x", "tried", "rescued"}
+    for module, room in (
+        ("ids3d.models.guidance.ids.IDS", "ids3d.models"),
+        ("ids3d.models", "ids3d.models"),
+        ("ids3d.modelling", "ids3d"),
+        ("ids3d", "ids3d"),
+        ("ids3d.launch.main", "ids3d.launch"),
+        ("models.guidance", None),
+        ("torch.nn", None),
+    ):
+        assert room_of(module) == room, module

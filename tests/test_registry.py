@@ -113,7 +113,7 @@ def test_the_kind_is_found_with_the_class() -> None:
     assert find_among(("scene", "images"), "files") == ("images", ImageFiles)
     assert find_among(("scene", "images"), "llff") == ("scene", LLFF)
     assert find_among(("scene", "images"), "ids3d.data.images.files:ImageFiles") == ("images", ImageFiles)
-    with pytest.raises(UserError, match="unknown scene or images .fils.: did you mean files"):
+    with pytest.raises(UserError, match=r"unknown scene or images .fils.: did you mean files"):
         find_among(("scene", "images"), "fils")
 
 
