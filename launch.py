@@ -1,4 +1,4 @@
-"""Edits pictures, or reconstructs, edits and evaluates a scene, from one prompt to another: as a config says."""
+"""Edit images, or reconstruct, edit and evaluate a scene, from one prompt to another: as a config says."""
 
 from __future__ import annotations
 
@@ -7,32 +7,29 @@ import dataclasses
 import logging
 import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
-from ids3d.errors import Interrupted, UserError
+from ids3d.cli import ArgumentParser, run_command
+from ids3d.errors import UserError
 
 EPILOG = """\
 examples:
-  python launch.py --config configs/ids-llff.yaml
-  python launch.py --config configs/ids-llff.yaml guidance=dds seed=1
-  python launch.py --config configs/ids-llff.yaml configs/prior/sd15.yaml data.root=/scenes/fern \\
+  %(prog)s --config configs/ids-llff.yaml
+  %(prog)s --config configs/ids-llff.yaml guidance=dds seed=1
+  %(prog)s --config configs/ids-llff.yaml configs/prior/sd15.yaml data.root=/scenes/fern \\
       prompt.source="the green leaves" prompt.target="yellow and red leaves in autumn"
-  python launch.py --config configs/ids-image.yaml data.image=photo.png prompt.source="…" prompt.target="…"
-  python launch.py --test outputs/ids-llff/<tag>
+  %(prog)s --config configs/ids-image.yaml data.image=photo.png prompt.source="…" prompt.target="…"
+  %(prog)s --test outputs/ids-llff/<tag>
+
+configs/... come with ids3d and can be named so in any folder; a file of your own with that name wins.
 """
 
 
-class Parser(argparse.ArgumentParser):
-    """argparse, with its complaints as one line like every other."""
-
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message} (python {self.prog} --help shows what there is)")
-
-
-def parse_arguments(argv: list[str]) -> argparse.Namespace:
-    """The command line: `files` (YAML) and `overrides` (key=value), told apart by their form, and the mode."""
-    parser = Parser("launch.py", None, __doc__, EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter)
+def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
+    """Parse the command line: `files` (YAML) and `overrides` (key=value), told apart by their form, and the mode."""
+    prog = "ids3d" if Path(sys.argv[0]).stem == "ids3d" else "python launch.py"
+    parser = ArgumentParser(prog, __doc__, EPILOG)
     parser.add_argument(
         "--config", nargs="+", action="extend", default=[], metavar="FILE", help="merged left to right"
     )
@@ -58,7 +55,7 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
 
 
 def run_folder(path: str) -> Path:
-    """The run's folder that `path` is, or whose checkpoints/last.ckpt it is. Raises UserError if it is neither."""
+    """Return the run's folder that `path` is, or whose last.ckpt it is. Raises UserError if it is neither."""
     given = Path(path).resolve()
     folder = given.parent.parent if given.name == "last.ckpt" else given
     if not given.exists() or not (folder / "config.yaml").is_file():
@@ -67,19 +64,20 @@ def run_folder(path: str) -> Path:
 
 
 def show_log() -> None:
-    """What our own modules have to say, on standard error; of the libraries, warnings only."""
+    """Show on standard error what our own modules log, and the libraries' warnings."""
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
-    for package in ("ids3d", "models", "data", "systems"):
-        logging.getLogger(package).setLevel(logging.INFO)
+    logging.getLogger("ids3d").setLevel(logging.INFO)
 
 
-def main(argv: list[str]) -> None:
-    """Runs what the command line says. Raises UserError or Interrupted."""
+def main(argv: Sequence[str]) -> None:
+    """Do what the command line says. Raises UserError or Interrupted."""
     arguments = parse_arguments(argv)
+    from ids3d.config import find_config
     from ids3d.experiment import ImageJob, SceneJob, TrainingJob, load
 
     former = run_folder(arguments.test or arguments.resume) if arguments.test or arguments.resume else None
-    job = load(([former / "config.yaml"] if former else []) + arguments.files, arguments.overrides)
+    files = [former / "config.yaml"] if former else []
+    job = load([*files, *map(find_config, arguments.files)], arguments.overrides)
     if arguments.print_config:
         print(job.to_yaml(), end="")
         return
@@ -108,13 +106,11 @@ def main(argv: list[str]) -> None:
         run_training(job)
 
 
-if __name__ == "__main__":
+def command() -> int:
+    """The console script `ids3d`, and `python launch.py`; returns the exit code."""
     show_log()
-    try:
-        main(sys.argv[1:])
-    except UserError as error:
-        sys.exit(print(f"error: {error}", file=sys.stderr) or 2)
-    except Interrupted as stopped:
-        sys.exit(print(stopped, file=sys.stderr) or 130)
-    except KeyboardInterrupt:
-        sys.exit(130)
+    return run_command(main)
+
+
+if __name__ == "__main__":
+    sys.exit(command())

@@ -10,13 +10,14 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import ids3d
 from ids3d.bench import ablation, cost, edits, images, residual, reversibility, scenes
 from ids3d.bench.edits import Judges, Method
 from ids3d.bench.prior import build_prior, picture_job, weights_digest
 from ids3d.bench.store import Store
+from ids3d.cli import ArgumentParser, positive_int, run_command
 from ids3d.data.images.files import ImageFiles, tabletop_task
 from ids3d.errors import Interrupted, UserError
 from ids3d.metrics import ClipLpips, ClipScore, Lpips, PackagedLpips
@@ -44,21 +45,9 @@ SAMPLERS = ("p2p", "pnp", "sdedit")  # whose steps are a setting of their own
 LPIPS = ("clip", "alex", "vgg", "shift-tolerant")
 
 
-class Parser(argparse.ArgumentParser):
-    """argparse, with its complaints as one line."""
-
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message} ({self.prog} --help shows what there is)")
-
-
-def parser() -> Parser:
+def parser() -> ArgumentParser:
     """The command line."""
-    made = Parser(
-        "python -m ids3d.bench",
-        description=__doc__,
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    made = ArgumentParser("python -m ids3d.bench", __doc__, EPILOG)
     commands = made.add_subparsers(dest="study", required=True, metavar="STUDY")
     for name, what, methods, count in (
         ("images", "pictures edited by every method", edits.METHODS, 64),
@@ -79,7 +68,10 @@ def parser() -> Parser:
             )
         if count is not None:
             command.add_argument(
-                "--edits", type=_count, default=count, help="held-out tabletop edits (default: %(default)s)"
+                "--edits",
+                type=positive_int,
+                default=count,
+                help="held-out tabletop edits (default: %(default)s)",
             )
         if name in ("images", "ablation", "reversibility", "cost"):
             command.add_argument(
@@ -92,7 +84,7 @@ def parser() -> Parser:
         if name in ("images", "scenes", "reversibility"):
             command.add_argument(
                 "--steps",
-                type=_count,
+                type=positive_int,
                 default=scenes.Plan.steps if name == "scenes" else 200,
                 help="of gradient methods (default: %(default)s)",
             )
@@ -114,7 +106,7 @@ def parser() -> Parser:
 
 
 def main(argv: Sequence[str]) -> None:
-    """Runs what the command line says. Raises UserError."""
+    """Do what the command line says. Raises UserError or Interrupted."""
     # Told apart by their form, so that they may stand anywhere, as in launch.py's command line.
     overrides = [word for word in argv if re.match(r"[A-Za-z_][\w.-]*=", word)]
     given = parser().parse_args([word for word in argv if word not in overrides])
@@ -122,14 +114,18 @@ def main(argv: Sequence[str]) -> None:
     start = time.monotonic()
     store, command = Store(given.out), shlex.join(["python", "-m", "ids3d.bench", *argv])
     quieten_lightning()
-    report = {
+    studies = {
         "images": _images,
         "scenes": _scenes,
         "ablation": _ablation,
         "reversibility": _reversibility,
         "cost": _cost,
         "residual": _residual,
-    }[given.study](given, store, command)
+    }
+    try:
+        report = studies[given.study](given, store, command)
+    except (Interrupted, KeyboardInterrupt):
+        raise Interrupted("stopped; what is finished is kept: the same command goes on") from None
     finish(report, store.folder / given.study, time.monotonic() - start)
 
 
@@ -251,18 +247,6 @@ def finish(report: Report, folder: Path, seconds: float) -> None:
     print(page)
 
 
-def _count(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{text}: expected 1 or more")
-    return number
-
-
 if __name__ == "__main__":
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
-    try:
-        main(sys.argv[1:])
-    except UserError as error:
-        sys.exit(print(f"error: {error}", file=sys.stderr) or 2)
-    except (Interrupted, KeyboardInterrupt):
-        sys.exit(print("stopped; what is finished is kept: the same command goes on", file=sys.stderr) or 130)
+    sys.exit(run_command(main))

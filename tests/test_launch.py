@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-import launch
+from ids3d import launch
 from ids3d.errors import UserError
 from ids3d.experiment import load
 
@@ -69,7 +69,7 @@ def test_what_is_wrong_deeper_down_is_found_before_anything_is_written(
 
 
 def test_help_needs_no_heavy_imports(tmp_path: Path) -> None:
-    code = "import sys, launch; sys.argv = ['launch.py', '--help']\ntry: launch.main(['--help'])\n"
+    code = "import sys; from ids3d import launch; sys.argv = ['launch.py', '--help']\ntry: launch.main(['--help'])\n"
     code += "except SystemExit: pass\nassert not {'torch', 'omegaconf'} & set(sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr
@@ -93,6 +93,28 @@ def test_help_needs_no_heavy_imports(tmp_path: Path) -> None:
 def test_files_and_overrides_are_told_apart(line: str, files: list[str], overrides: list[str]) -> None:
     arguments = launch.parse_arguments(line.split())
     assert (arguments.files, arguments.overrides) == (files, overrides)
+
+
+def test_shipped_configs_are_found_from_any_folder_and_an_own_file_of_that_name_wins(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    line = ["--config", "configs/ids-llff.yaml", "--print-config"]
+    launch.main(line)
+    assert "name: ids-llff\n" in capsys.readouterr().out
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs" / "ids-llff.yaml").write_text("name: mine\n")
+    launch.main(line)
+    assert "name: mine\n" in capsys.readouterr().out
+
+
+def test_a_file_that_is_no_config_of_ours_is_not_looked_for_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("configs/none.yaml", "ids-llff.yaml", "scenes/README.md"):
+        with pytest.raises(UserError, match=f"config {name} does not exist"):
+            launch.main(["--config", name])
 
 
 def test_modes_exclude_each_other() -> None:

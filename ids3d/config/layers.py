@@ -43,6 +43,13 @@ ModuleDefaults = Mapping[str, frozenset[str]]
 """The top-level keys that name a module, each with the types that it may stand for where none is said."""
 
 
+def find_config(path: str) -> Path:
+    """Return the file at `path`, or if there is none and `path` is `configs/...`, the one that comes with ids3d."""
+    packaged = Path(__file__).parent.parent / path
+    is_ours = Path(path).parts[:1] == ("configs",) and not Path(path).exists() and packaged.is_file()
+    return packaged if is_ours else Path(path)
+
+
 def read_file(file: Path, modules: ModuleDefaults) -> Node:
     """The layer of a YAML file. Raises UserError: it is missing, cannot be read, or is no YAML mapping."""
     try:

@@ -1,0 +1,52 @@
+"""Command lines: a parser that complains in one line, and what a command prints and returns when it ends early."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from typing import NoReturn
+
+from ids3d.errors import Interrupted, UserError
+
+
+class ArgumentParser(argparse.ArgumentParser):
+    """argparse's, with texts laid out as they are written, and with its complaints as UserErrors of one line."""
+
+    def __init__(self, prog: str, description: str | None = None, epilog: str | None = None) -> None:
+        super().__init__(
+            prog, None, description, epilog, formatter_class=argparse.RawDescriptionHelpFormatter
+        )
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message} ({self.prog} --help shows what there is)")
+
+
+def positive_int(text: str) -> int:
+    """For `add_argument(type=...)`: a whole number of 1 or more."""
+    try:
+        number = int(text)
+    except ValueError:
+        number = 0
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text}: expected a whole number of 1 or more")
+    return number
+
+
+def run_command(main: Callable[[Sequence[str]], object], argv: Sequence[str] | None = None) -> int:
+    """Call `main` with the words of the command line and return the exit code.
+
+    It is 2 for a UserError, printed as `error: <message>`, and 130 for Interrupted, whose message is printed, and for
+    KeyboardInterrupt. Other exceptions pass.
+    """
+    try:
+        main(sys.argv[1:] if argv is None else argv)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except Interrupted as stopped:
+        print(stopped, file=sys.stderr)
+        return 130
+    except KeyboardInterrupt:
+        return 130
+    return 0
