@@ -74,7 +74,7 @@ def test_killed_and_started_again_it_is_as_if_never_killed(
         return real(*args)
 
     monkeypatch.setattr(edits, "edit_batch", killed)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(Interrupted, match="the same command goes on"):
         own("images", *arguments, out="again")
     again = own("images", *arguments, out="again")
     assert len(calls) == 3  # what was finished was not done again
