@@ -13,7 +13,7 @@ from ids3d.bench.edits import Judges, Method, Snapshots, records
 from ids3d.bench.store import Store
 from ids3d.images import difference, panel
 from ids3d.models.priors.protocol import Prior
-from ids3d.report.page import Claim, Figure, Report, Table, Verdict, curves, stacked
+from ids3d.report.page import Claim, Figure, Report, Table, Verdict, plot_lines, stack_rows
 from ids3d.report.stats import Curve, Estimate, at_equal_strength, mean_interval, paired_difference
 from ids3d.tasks import EditTask
 
@@ -156,7 +156,7 @@ def tradeoff(
     return Figure(
         name,
         "Identity against edit strength, as the edits go on (means over all edits): up and to the right is better.",
-        curves("identity against strength", (axes.strength_label, axes.unit), lines, points),
+        plot_lines("identity against strength", (axes.strength_label, axes.unit), lines, points),
     )
 
 
@@ -184,4 +184,4 @@ def gallery(found: Mapping[str, Sequence[Mapping[str, Any]]], store: Store, coun
             }
             rows.append(panel(depths, height=96))
     captions = "; ".join(f"“{first[i]['captions'][0]}” to “{first[i]['captions'][1]}”" for i in chosen)
-    return Figure("gallery", f"From top to bottom: {captions}.", stacked(rows))
+    return Figure("gallery", f"From top to bottom: {captions}.", stack_rows(rows))

@@ -13,7 +13,7 @@ from ids3d.bench.store import Store
 from ids3d.models.guidance.ids import IDS, fixed_point
 from ids3d.models.priors.protocol import Prior
 from ids3d.progress import track
-from ids3d.report.page import Claim, Figure, Report, Table, curves
+from ids3d.report.page import Claim, Figure, Report, Table, plot_lines
 from ids3d.report.stats import Estimate, mean_interval
 from ids3d.seeding import generator_for
 from ids3d.tabletop.captions import caption
@@ -75,7 +75,11 @@ def study(prior: Prior, store: Store, identity: Mapping[str, Any], plan: Plan, c
         lines = [(label, range(len(columns)), [e.mean for e in cells]) for label, cells in rows]
         axes = ("iterations", "residual, relative")
         report.figures.append(
-            Figure(f"residual-{step}", f"step: {step}", curves(f"FPR, {step} step", axes, lines, whole="all"))
+            Figure(
+                f"residual-{step}",
+                f"step: {step}",
+                plot_lines(f"FPR, {step} step", axes, lines, emphasised="all"),
+            )
         )
         if step == "fixed":
             report.claims.append(_claim(everywhere, plan.iterations))

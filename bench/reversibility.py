@@ -16,7 +16,7 @@ from ids3d.images import panel
 from ids3d.metrics import edit_strength, psnr
 from ids3d.models.priors.protocol import Prior
 from ids3d.progress import track
-from ids3d.report.page import Claim, Figure, Report, Table, stacked
+from ids3d.report.page import Claim, Figure, Report, Table, stack_rows
 from ids3d.report.stats import mean_interval, paired_difference
 from ids3d.systems.edit_images.latents import EditImages
 from ids3d.tasks import EditTask
@@ -155,4 +155,4 @@ def _gallery(found: Mapping[str, Sequence[Mapping[str, Any]]], store: Store, cou
             pictures[f"{label}: there"] = store.picture(records_[index]["there"])
             pictures[f"{label}: back"] = store.picture(records_[index]["back"])
         rows.append(panel(pictures, height=96))
-    return Figure("there-and-back", "The start, and by each method there and back.", stacked(rows))
+    return Figure("there-and-back", "The start, and by each method there and back.", stack_rows(rows))

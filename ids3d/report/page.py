@@ -1,4 +1,4 @@
-"""A report as one HTML file that opens without a network, with its tables as CSV and its figures as PNG beside it."""
+"""Write a report as one HTML file that opens without a network, its tables as CSV and its figures as PNG beside it."""
 
 from __future__ import annotations
 
@@ -26,9 +26,13 @@ Verdict = Literal["holds", "does not hold", "not decided"]
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of a label and cells: Estimates, numbers or words.
+    """Rows of a label and its cells.
 
-    `note` says what the columns are, and which of them was left out and why.
+    Attributes:
+        name: the title; names the CSV file too.
+        columns: the headings of the cells.
+        rows: (label, cells); a cell is an estimate, a number or text.
+        note: what the columns are, and which were left out and why.
     """
 
     name: str
@@ -39,7 +43,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Claim:
-    """A claim of the paper, whether it holds here, and the figures that say so."""
+    """A claim of the paper, whether it holds here, and the numbers that decide it."""
 
     text: str
     verdict: Verdict
@@ -48,16 +52,27 @@ class Claim:
 
 @dataclass(frozen=True)
 class Figure:
-    """A picture (h, w, 3) in [0, 1] with a caption; `name` is its file's."""
+    """An image with a caption.
+
+    Attributes:
+        name: of its PNG file.
+        image: (h, w, 3) in [0, 1].
+    """
 
     name: str
     caption: str
-    picture: Tensor
+    image: Tensor
 
 
 @dataclass
 class Report:
-    """What a study found."""
+    """What a study found.
+
+    Attributes:
+        command: what the report was made with.
+        about: a sentence or two below the title.
+        facts: how it was made: settings, versions, machine, time.
+    """
 
     title: str
     command: str
@@ -65,41 +80,46 @@ class Report:
     tables: list[Table] = field(default_factory=list)
     claims: list[Claim] = field(default_factory=list)
     figures: list[Figure] = field(default_factory=list)
-    facts: dict[str, str] = field(default_factory=dict)  # settings, versions, machine, time
+    facts: dict[str, str] = field(default_factory=dict)
 
     def write(self, folder: Path, parts: bool = True) -> Path:
-        """Write report.html, and with `parts` each table and figure as a file too; the path of the page."""
+        """Write report.html and return its path; with `parts`, write each table and figure as a file too."""
         folder.mkdir(parents=True, exist_ok=True)
         for table in self.tables if parts else ():
             _write_csv(folder / f"{table.name}.csv", table)
         for figure in self.figures if parts else ():
-            (folder / f"{figure.name}.png").write_bytes(_png(figure.picture))
+            (folder / f"{figure.name}.png").write_bytes(_png(figure.image))
         environment = jinja2.Environment(
             loader=jinja2.PackageLoader("ids3d.report", "."),
             autoescape=True,
             undefined=jinja2.StrictUndefined,
         )
-        environment.filters |= {"cell": shown, "data_url": _data_url}
+        environment.filters |= {"cell": format_cell, "data_url": _data_url}
         page = folder / "report.html"
         unfinished = page.with_name(".report.html")
-        unfinished.write_text(
-            environment.get_template("report.html.jinja").render(report=self), encoding="utf-8"
-        )
+        html = environment.get_template("report.html.jinja").render(report=self)
+        unfinished.write_text(html, encoding="utf-8")
         unfinished.replace(page)
         return page
 
 
-def shown(value: Estimate | float | str) -> str:
-    """A cell as text: `21.30 (20.81 to 21.77)`, three significant digits or more; a dash for what is undefined."""
+def format_cell(value: Estimate | float | str) -> str:
+    """Return a cell as text.
+
+    >>> format_cell(Estimate(21.3, 20.81, 21.77, 64)), format_cell(0.5), format_cell(math.nan)
+    ('21.30 (20.81 to 21.77)', '0.500', '–')
+    """
     if isinstance(value, str):
         return value
     if isinstance(value, Estimate):
-        interval = "" if math.isnan(value.low) else f" ({_number(value.low)} to {_number(value.high)})"
-        return f"{_number(value.mean)}{interval}"
-    return _number(value)
+        interval = ""
+        if not math.isnan(value.low):
+            interval = f" ({_format_number(value.low)} to {_format_number(value.high)})"
+        return f"{_format_number(value.mean)}{interval}"
+    return _format_number(value)
 
 
-def _number(value: float) -> str:
+def _format_number(value: float) -> str:
     if not math.isfinite(value):
         return "–"
     if value == int(value) and abs(value) >= 10:
@@ -109,7 +129,7 @@ def _number(value: float) -> str:
 
 
 def _write_csv(path: Path, table: Table) -> None:
-    """Means, and the ends of their intervals in columns of their own."""
+    """Write a table; an estimate takes four columns: mean, low, high, n."""
     wide = [i for i in range(len(table.columns)) if any(isinstance(r[1][i], Estimate) for r in table.rows)]
     header: list[str] = [table.name]
     for i, column in enumerate(table.columns):
@@ -129,42 +149,48 @@ def _write_csv(path: Path, table: Table) -> None:
             writer.writerow(row)
 
 
-def _png(picture: Tensor) -> bytes:
+def _png(image: Tensor) -> bytes:
     buffer = io.BytesIO()
-    Image.fromarray(to_bytes(picture)).save(buffer, format="PNG", optimize=True)
+    Image.fromarray(to_bytes(image)).save(buffer, format="PNG", optimize=True)
     return buffer.getvalue()
 
 
-def _data_url(picture: Tensor) -> str:
-    return f"data:image/png;base64,{base64.b64encode(_png(picture)).decode()}"
+def _data_url(image: Tensor) -> str:
+    return f"data:image/png;base64,{base64.b64encode(_png(image)).decode()}"
 
 
-def stacked(rows: Sequence[Tensor]) -> Tensor:
-    """Pictures (h, w, 3) one below the other, the narrower ones with white beside them."""
+def stack_rows(rows: Sequence[Tensor]) -> Tensor:
+    """Return images (h, w, 3) one below the other; the narrower ones are padded with white on the right."""
     width = max(row.shape[1] for row in rows)
     return torch.cat([functional.pad(row, (0, 0, 0, width - row.shape[1]), value=1.0) for row in rows])
 
 
-def curves(
+def plot_lines(
     title: str,
     axes: tuple[str, str],
     lines: Sequence[tuple[str, Sequence[float], Sequence[float]]],
     points: Sequence[tuple[str, float, float]] = (),
-    whole: str = "",
+    emphasised: str = "",
 ) -> Tensor:
-    """A plot (h, w, 3): a labelled line for each of `lines` (label, x, y), and single labelled points.
+    """Return a plot (h, w, 3) in [0, 1].
 
-    The line labelled `whole`, which the others are parts of, is black and broad.
+    Args:
+        axes: the labels of x and y.
+        lines: (label, x, y) of each line.
+        points: (label, x, y) of each single point.
+        emphasised: the label of the line that is drawn black and broad.
     """
-    import matplotlib  # a second to import: only who draws pays
+    import matplotlib  # takes a second, and only plots need it
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
     figure, axis = pyplot.subplots(figsize=(6.4, 4.2), dpi=110)
     for label, x, y in lines:
-        stands_out: dict[str, Any] = {"color": "black", "linewidth": 3, "zorder": 3} if label == whole else {}
-        axis.plot(x, y, marker="o", markersize=3, label=label, **stands_out)
+        style: dict[str, Any] = {}
+        if label == emphasised:
+            style = {"color": "black", "linewidth": 3, "zorder": 3}
+        axis.plot(x, y, marker="o", markersize=3, label=label, **style)
     for label, at_x, at_y in points:
         axis.plot([at_x], [at_y], marker="s", linestyle="none", label=label)
     axis.set(title=title, xlabel=axes[0], ylabel=axes[1])

@@ -1,4 +1,4 @@
-"""Means with 95 % intervals, paired differences, and comparisons of two methods at equal edit strength."""
+"""Means and shares with 95 % intervals, paired differences, and two methods compared at equal edit strength."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import bootstrap
+from scipy.stats import binomtest, bootstrap
 
 RESAMPLES = 4000
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean over n edits and its 95 % interval; nan where it is not defined."""
+    """A mean of n values and its 95 % interval from `low` to `high`; nan where it is not defined."""
 
     mean: float
     low: float
@@ -23,14 +23,14 @@ class Estimate:
 
     @property
     def sign(self) -> int:
-        """1 or -1 where the interval lies above or below zero, 0 where it holds zero or is not defined."""
+        """1 if the interval lies above zero, -1 if below, 0 if it holds zero or is not defined."""
         return 1 if self.low > 0 else -1 if self.high < 0 else 0
 
 
 def mean_interval(values: Sequence[float]) -> Estimate:
-    """The mean of the finite values and its bootstrap interval (BCa, Efron 1987; the same each time).
+    """Return the mean of the finite values and its bootstrap interval (BCa, Efron 1987), the same at each call.
 
-    One value has no interval (low and high are nan); where all are equal, the interval is that value.
+    One value has no interval (low and high are nan). If all are equal, the interval is that value.
     """
     finite = np.asarray([v for v in values if math.isfinite(v)], dtype=float)
     if len(finite) < 2:
@@ -39,14 +39,24 @@ def mean_interval(values: Sequence[float]) -> Estimate:
     mean = float(finite.mean())
     if np.ptp(finite) < 1e-12 * max(1.0, abs(mean)):
         return Estimate(mean, mean, mean, len(finite))
-    interval = bootstrap(
-        (finite,), np.mean, n_resamples=RESAMPLES, rng=np.random.default_rng(0), vectorized=True
-    ).confidence_interval
+    rng = np.random.default_rng(0)
+    result = bootstrap((finite,), np.mean, n_resamples=RESAMPLES, rng=rng, vectorized=True)
+    interval = result.confidence_interval
     return Estimate(mean, float(interval.low), float(interval.high), len(finite))
 
 
+def share_interval(successes: Sequence[bool]) -> Estimate:
+    """Return the share of successes in [0, 1] and Wilson's interval (1927). Raises ValueError if there is no value."""
+    n = len(successes)
+    if not n:
+        raise ValueError("no value has no share")
+    result = binomtest(sum(successes), n)
+    interval = result.proportion_ci(method="wilson")
+    return Estimate(float(result.statistic), float(interval.low), float(interval.high), n)
+
+
 def paired_difference(a: Sequence[float], b: Sequence[float]) -> Estimate:
-    """The mean of a - b over edits, and its interval. Raises ValueError where they are not of the same edits."""
+    """Return the mean of a - b over edits, and its interval. Raises ValueError if the lengths differ."""
     if len(a) != len(b):
         raise ValueError(f"{len(a)} and {len(b)} values cannot be paired")
     return mean_interval([x - y for x, y in zip(a, b, strict=True)])
@@ -54,9 +64,11 @@ def paired_difference(a: Sequence[float], b: Sequence[float]) -> Estimate:
 
 @dataclass(frozen=True)
 class Curve:
-    """How one edit went on by one method: identity against strength, as the edit grows.
+    """How one edit by one method went on: identity against strength at k snapshots.
 
-    strength: (k,) how much of the edit is done.  identity: (k,) how well the rest was kept.
+    Attributes:
+        strength: how much of the edit is done.
+        identity: how well the rest is kept.
     """
 
     strength: tuple[float, ...]
@@ -64,10 +76,13 @@ class Curve:
 
 
 def at_equal_strength(a: Curve, b: Curve, points: int = 16) -> float:
-    """The mean of a's identity minus b's over the strengths that both reach; nan where there are none.
+    """Return the mean of a's identity minus b's over the strengths that both reach; nan if there are none.
 
-    An edit that is undone again has the identity of its way there: a strength counts when it is first reached. Between
-    the snapshots of an edit, identity is taken to change linearly with strength.
+    A strength counts when it is first reached, so an edit that is undone again has the identity of its way there.
+    Between snapshots, identity is taken to change linearly with strength.
+
+    Args:
+        points: strengths, evenly spaced, at which the two are compared.
     """
     (a_s, a_i), (b_s, b_i) = _rising(a), _rising(b)
     low, high = max(a_s[0], b_s[0]), min(a_s[-1], b_s[-1])
@@ -78,7 +93,7 @@ def at_equal_strength(a: Curve, b: Curve, points: int = 16) -> float:
 
 
 def _rising(curve: Curve) -> tuple[np.ndarray, np.ndarray]:
-    """The points of a curve at which a strength is reached that was not before."""
+    """Return the strengths and identities of the points that reach further than all before them."""
     strength, identity = np.asarray(curve.strength), np.asarray(curve.identity)
     before = np.concatenate([[-math.inf], np.maximum.accumulate(strength)[:-1]])
     new = strength > before

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from ids3d.report.page import Claim, Figure, Report, Table, curves, shown
+from ids3d.report.page import Claim, Figure, Report, Table, format_cell, plot_lines, stack_rows
 from ids3d.report.stats import Estimate
 
 
@@ -23,10 +23,10 @@ def report() -> Report:
         ),
         "A note.",
     )
-    picture = curves("identity", ("strength", "PSNR"), [("ids", [0, 1], [30, 20])], [("sdedit", 0.5, 22)])
+    image = plot_lines("identity", ("strength", "PSNR"), [("ids", [0, 1], [30, 20])], [("sdedit", 0.5, 22)])
     claims = [Claim("IDS keeps identity better than DDS", "not decided", "0.10 dB (-0.20 to 0.40)")]
     return Report(
-        "Images", "python -m ids3d.bench images", "", [table], claims, [Figure("c", "curves", picture)]
+        "Images", "python -m ids3d.bench images", "", [table], claims, [Figure("c", "curves", image)]
     )
 
 
@@ -49,10 +49,17 @@ def test_the_table_is_a_file(tmp_path: Path) -> None:
 
 
 def test_numbers_as_text() -> None:
-    assert shown(0.12345) == "0.123" and shown(200) == "200" and shown(math.nan) == "–"
-    assert shown(Estimate(1.5, math.nan, math.nan, 1)) == "1.50"
+    assert format_cell(0.12345) == "0.123" and format_cell(200) == "200" and format_cell(math.nan) == "–"
+    assert format_cell(Estimate(1.5, math.nan, math.nan, 1)) == "1.50"
 
 
-def test_curves_are_drawn() -> None:
-    empty, full = curves("t", ("x", "y"), []), curves("t", ("x", "y"), [("a", [0, 1], [0, 1])])
+def test_lines_are_drawn() -> None:
+    empty, full = plot_lines("t", ("x", "y"), []), plot_lines("t", ("x", "y"), [("a", [0, 1], [0, 1])])
     assert empty.shape == full.shape and not torch.equal(empty, full)
+
+
+def test_rows_are_stacked_on_white() -> None:
+    stacked = stack_rows([torch.full((1, 2, 3), 0.2), torch.full((2, 3, 3), 0.4)])
+    expected = torch.full((3, 3, 3), 0.4)
+    expected[0, :2], expected[0, 2] = 0.2, 1.0
+    assert torch.equal(stacked, expected)

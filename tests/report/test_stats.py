@@ -7,7 +7,14 @@ import math
 import numpy as np
 import pytest
 
-from ids3d.report.stats import Curve, Estimate, at_equal_strength, mean_interval, paired_difference
+from ids3d.report.stats import (
+    Curve,
+    Estimate,
+    at_equal_strength,
+    mean_interval,
+    paired_difference,
+    share_interval,
+)
 
 
 def test_intervals_hold_the_mean_as_often_as_they_say() -> None:
@@ -39,6 +46,22 @@ def test_what_has_no_interval() -> None:
     one = mean_interval([2.0])
     assert one.mean == 2.0 and math.isnan(one.low) and one.sign == 0
     assert math.isnan(mean_interval([]).mean)
+
+
+@pytest.mark.parametrize(("right", "of"), [(0, 10), (10, 10), (231, 256), (3, 7)])
+def test_the_ends_of_a_shares_interval_solve_wilsons_equation(right: int, of: int) -> None:
+    """(share - p)² = z² p (1 - p) / n at both ends p, with the normal distribution's 97.5 % quantile z."""
+    estimate = share_interval([True] * right + [False] * (of - right))
+    assert (estimate.mean, estimate.n) == (right / of, of)
+    z = 1.959963984540054
+    for p in (estimate.low, estimate.high):
+        assert (right / of - p) ** 2 == pytest.approx(z**2 * p * (1 - p) / of, abs=1e-9)
+    assert estimate.low < estimate.high
+
+
+def test_nothing_has_no_share() -> None:
+    with pytest.raises(ValueError, match="no value"):
+        share_interval([])
 
 
 def test_equal_strength_by_hand() -> None:
