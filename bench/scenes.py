@@ -19,6 +19,7 @@ from ids3d.bench.images import Axes, gallery, identity_claim, summary, tradeoff
 from ids3d.bench.store import Store
 from ids3d.errors import UserError
 from ids3d.experiment import SceneJob, load
+from ids3d.files import atomic_write
 from ids3d.images import colour_depth, depth_range, resize
 from ids3d.metrics import depth_error, view_consistency
 from ids3d.models.priors.protocol import Prior, editing_size
@@ -84,12 +85,8 @@ def tabletop_places(folder: Path, plan: Plan) -> list[Place]:
             cameras = forward_cameras(
                 HELD_OUT + index, plan.views, plan.size, open_side(edit.before), 28.0, middle(edit.before)
             )
-            unfinished = root.with_name(f".{root.name}")
-            if unfinished.exists():
-                for file in sorted(unfinished.rglob("*"), reverse=True):
-                    file.rmdir() if file.is_dir() else file.unlink()
-            write_llff(unfinished, edit, cameras, supersampling=2)
-            unfinished.replace(root)
+            with atomic_write(root) as unfinished:
+                write_llff(unfinished, edit, cameras, supersampling=2)
         places.append(Place(name, root))
     return places
 

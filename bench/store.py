@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from ids3d.errors import UserError
+from ids3d.files import atomic_write
 from ids3d.images import save_image
-from ids3d.systems.storage import fingerprint, write_atomically
+from ids3d.systems.storage import fingerprint
 
 
 class Store:
@@ -46,7 +47,8 @@ class Store:
             records = [self._write_pictures(study, f"{key}-{i}", r) for i, r in enumerate(make())]
             content = {"settings": settings, "records": records}
             text = json.dumps(content, indent=1) + "\n"
-            write_atomically(file, lambda unfinished: unfinished.write_text(text, encoding="utf-8"))
+            with atomic_write(file) as unfinished:
+                unfinished.write_text(text, encoding="utf-8")
         # Also what was just made is read: a study goes on from the same numbers, whether it was interrupted or not.
         loaded: list[dict[str, Any]] = json.loads(file.read_text(encoding="utf-8"))["records"]
         return loaded

@@ -6,7 +6,6 @@ Pictures are (h, w, 3) float tensors in [0, 1] unless said otherwise; nothing he
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +19,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ids3d.cameras import Cameras, closest_to_axes, look_at
+from ids3d.files import atomic_write
 from ids3d.scene import CameraLayout
 
 _TURBO = (  # the Turbo colour map (Mikhailov 2019), as Du's polynomial fit of degree 5 per channel
@@ -35,12 +35,9 @@ def to_bytes(picture: Tensor) -> np.ndarray:
 
 
 def save_image(path: str | Path, picture: Tensor) -> None:
-    """Write a picture (h, w, 3) as a PNG, whole or not at all (a temporary file beside it, then a rename)."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    iio.imwrite(temporary, to_bytes(picture), extension=".png")
-    temporary.replace(path)
+    """Write a picture (h, w, 3) as a PNG, whole or not at all."""
+    with atomic_write(path) as file:
+        iio.imwrite(file, to_bytes(picture), extension=".png")
 
 
 def resize(image: Tensor, size: tuple[int, int]) -> Tensor:
@@ -107,17 +104,11 @@ def save_video(path: str | Path, frames: Iterable[Tensor], fps: int = 24) -> Non
 
     Every frame has the first one's size; odd sizes lose a row or a column, as the codec wants even ones.
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{os.getpid()}.{path.name}")
     settings = {"codec": "libx264", "quality": 8, "macro_block_size": 1, "ffmpeg_log_level": "error"}
-    with iio2.get_writer(
-        temporary, format="FFMPEG", fps=fps, **settings
-    ) as writer:  # takes frames one by one
+    with atomic_write(path) as file, iio2.get_writer(file, format="FFMPEG", fps=fps, **settings) as writer:
         for frame in frames:
             height, width = frame.shape[0] // 2 * 2, frame.shape[1] // 2 * 2
             writer.append_data(to_bytes(frame[:height, :width]))
-    temporary.replace(path)
 
 
 def film_path(cameras: Cameras, layout: CameraLayout, frames: int, distance: float) -> Cameras:

@@ -13,18 +13,19 @@ from pathlib import Path
 from typing import Any
 
 from ids3d.experiment import Job
+from ids3d.files import atomic_write
 
 ROOT = Path(__file__).resolve().parent.parent
 
 
 def record(job: Job) -> None:
-    """Writes config.yaml and adds an entry to provenance.json (a list, one for each start) in the run's folder."""
-    folder = job.folder
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.yaml").write_text(job.to_yaml(), encoding="utf-8")
-    file = folder / "provenance.json"
-    starts = json.loads(file.read_text(encoding="utf-8")) if file.exists() else []
-    file.write_text(json.dumps([*starts, describe()], indent=2) + "\n", encoding="utf-8")
+    """Write config.yaml, and add an entry to provenance.json (a list, one for each start), in the run's folder."""
+    with atomic_write(job.folder / "config.yaml") as file:
+        file.write_text(job.to_yaml(), encoding="utf-8")
+    path = job.folder / "provenance.json"
+    starts = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+    with atomic_write(path) as file:
+        file.write_text(json.dumps([*starts, describe()], indent=2) + "\n", encoding="utf-8")
 
 
 def describe() -> dict[str, Any]:

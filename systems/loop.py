@@ -17,6 +17,7 @@ from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from ids3d.errors import Interrupted, UserError
+from ids3d.files import atomic_write
 from ids3d.progress import Progress
 
 
@@ -108,10 +109,8 @@ class ResumeCheckpoint(pl.Callback):
             raise Interrupted(f"stopped after {done}, saved to {self.path}. {self.how_to_go_on}")
 
     def _save(self, trainer: pl.Trainer) -> None:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = self.path.with_suffix(".unfinished")
-        trainer.save_checkpoint(unfinished)
-        unfinished.replace(self.path)
+        with atomic_write(self.path) as file:
+            trainer.save_checkpoint(file)
 
 
 class StepProgress(pl.Callback):

@@ -16,6 +16,7 @@ import torch
 import ids3d
 from ids3d.errors import UserError
 from ids3d.experiment import SceneJob
+from ids3d.files import atomic_write
 from ids3d.metrics import mean_of_finite, psnr
 from ids3d.models.priors.protocol import Prior
 from ids3d.models.renderers.protocol import Renderer
@@ -26,7 +27,7 @@ from ids3d.systems.edit_scene.protocol import SceneEdit
 from ids3d.systems.evaluate.held_out import show_reconstruction
 from ids3d.systems.loop import GracefulStop, ResumeCheckpoint, train
 from ids3d.systems.report import report_scene
-from ids3d.systems.storage import Figures, fingerprint, memory_figures, write_atomically, write_json
+from ids3d.systems.storage import Figures, fingerprint, memory_figures, write_json
 from ids3d.tracking import Tracking
 
 log = logging.getLogger(__name__)
@@ -99,7 +100,8 @@ class SceneRun:
             "reconstruction/psnr": self._held_out_psnr(renderer),
             "reconstruction/seconds": seconds,
         }
-        write_atomically(field, lambda path: torch.save(renderer.state_dict(), path))
+        with atomic_write(field) as file:
+            torch.save(renderer.state_dict(), file)
         write_json(finished, figures)
         (place / "interrupted.ckpt").unlink(missing_ok=True)
         return renderer, figures
@@ -124,7 +126,8 @@ class SceneRun:
         seconds = self._train(module, "editing", interrupted, key, tracking)
         edited.to(self.device)
         state = {"settings": key, "seconds": seconds, "renderer": edited.state_dict()}
-        write_atomically(last, lambda path: torch.save(state, path))
+        with atomic_write(last) as file:
+            torch.save(state, file)
         interrupted.unlink(missing_ok=True)
         return edited, seconds
 

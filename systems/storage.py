@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 import resource
 import sys
 from collections.abc import Mapping
@@ -13,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
+from ids3d.files import atomic_write
 
 Figures = dict[str, float | str]
 """What metrics.json holds: flat names and numbers, and the guidance's name."""
@@ -35,12 +36,5 @@ def memory_figures(device: torch.device) -> dict[str, float]:
 def write_json(path: Path, figures: Figures) -> None:
     """Write figures by name, whole or not at all; what is undefined (nan, infinite) becomes null."""
     clean = {k: v if isinstance(v, str) or math.isfinite(v) else None for k, v in figures.items()}
-    write_atomically(path, lambda p: p.write_text(json.dumps(clean, indent=2, allow_nan=False) + "\n"))
-
-
-def write_atomically(path: Path, write: Any) -> None:
-    """`write(temporary path)`, then a rename to `path`."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    write(temporary)
-    temporary.replace(path)
+    with atomic_write(path) as file:
+        file.write_text(json.dumps(clean, indent=2, allow_nan=False) + "\n", encoding="utf-8")

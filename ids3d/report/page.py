@@ -18,6 +18,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
+from ids3d.files import atomic_write
 from ids3d.images import to_bytes
 from ids3d.report.stats import Estimate
 
@@ -96,10 +97,9 @@ class Report:
         )
         environment.filters |= {"cell": format_cell, "data_url": _data_url}
         page = folder / "report.html"
-        unfinished = page.with_name(".report.html")
         html = environment.get_template("report.html.jinja").render(report=self)
-        unfinished.write_text(html, encoding="utf-8")
-        unfinished.replace(page)
+        with atomic_write(page) as file:
+            file.write_text(html, encoding="utf-8")
         return page
 
 
