@@ -19,8 +19,12 @@ from ids3d.registry import register
 class IDS:
     """DDS with a noise corrected so that the source's posterior mean is the source (algorithm 1). N = 0 is DDS.
 
-    Example, in a loop of one's own:
+    Example, in a loop of your own:
+        >>> from ids3d.models.priors.tabletop import Tabletop
+        >>> prior, generator = Tabletop(Tabletop.Config()), torch.Generator().manual_seed(0)
         >>> guidance = IDS(IDS.Config(), prior)
+        >>> source, target = prior.embed(["a red cube"]), prior.embed(["a blue cube"])
+        >>> z_src = z_trg = prior.encode(torch.rand(1, 3, 64, 64, generator=generator)).detach()
         >>> z_trg = z_trg - 0.0488 * guidance(z_src, z_trg, source, target, generator).grad
     """
 

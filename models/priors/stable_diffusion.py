@@ -25,10 +25,17 @@ class StableDiffusion:
     weights in its checkpoint nor trains them. In return nobody moves it along: call `to(device)`, as in Lightning's
     `on_fit_start`.
 
-    Example:
-        >>> prior = StableDiffusion(StableDiffusion.Config(path="/models/stable-diffusion-v1-4")).to("cuda")
-        >>> z = prior.encode(images)                              # (b, 3, 512, 512) in [0, 1] -> (b, 4, 64, 64)
-        >>> eps = prior.predict_noise(z_t, t, prior.embed(["a cat"]), guidance_scale=7.5)
+    Example, with the bundled weights:
+        >>> from pathlib import Path
+        >>> import ids3d
+        >>> folder = Path(ids3d.__file__).parent / "weights" / "tabletop"
+        >>> prior = StableDiffusion(StableDiffusion.Config(path=str(folder)))
+        >>> z = prior.encode(torch.zeros(1, 3, 64, 64))
+        >>> z.shape
+        torch.Size([1, 4, 16, 16])
+        >>> eps = prior.predict_noise(z, torch.tensor([500]), prior.embed(["a cube"]), guidance_scale=7.5)
+        >>> eps.shape
+        torch.Size([1, 4, 16, 16])
     """
 
     @dataclass
