@@ -87,9 +87,10 @@ def main(argv: Sequence[str]) -> None:
         )
     job = dataclasses.replace(job, tag=job.tag or job.default_tag())
     if isinstance(job, SceneJob):
-        from ids3d.systems.run import run
+        from ids3d.systems.saved_run import evaluate_again
+        from ids3d.systems.scene_run import run
 
-        for name, value in run(job, test=arguments.test is not None).items():
+        for name, value in (evaluate_again(job) if arguments.test else run(job)).items():
             print(f"{name} = {value:.4g}" if isinstance(value, float) else f"{name} = {value}")
         print(f"results: {job.folder}")
     elif arguments.test:
@@ -97,7 +98,7 @@ def main(argv: Sequence[str]) -> None:
             f"--test {arguments.test}: that was no run of a scene, which is what --test evaluates"
         )
     elif isinstance(job, ImageJob):
-        from ids3d.systems.run_images import run as run_images
+        from ids3d.systems.image_run import run as run_images
 
         run_images(job)
     elif isinstance(job, TrainingJob):

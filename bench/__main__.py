@@ -25,7 +25,7 @@ from ids3d.models.priors.protocol import Prior
 from ids3d.provenance import summary
 from ids3d.report.page import Report
 from ids3d.systems.evaluate.held_out import TABLETOP_CLIP
-from ids3d.systems.run import quieten_lightning
+from ids3d.systems.fitting import quieten_lightning
 from ids3d.tasks import EditTask
 
 EPILOG = """\

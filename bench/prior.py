@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 
+from ids3d.device import pick_device
 from ids3d.experiment import ImageJob, load
 from ids3d.models.priors.protocol import Prior
-from ids3d.systems.run import pick_device
 
 
-def build_prior(overrides: Sequence[str], device: str) -> Prior:
+def build_prior(overrides: Sequence[str], device: Literal["auto", "cpu", "cuda"]) -> Prior:
     """The prior that the overrides name. Raises UserError."""
     prior: Prior = picture_job(overrides).prior.build()
     return prior.to(pick_device(device))

@@ -17,6 +17,7 @@ from torch import Tensor
 from ids3d.bench.edits import Judges, Method, measure
 from ids3d.bench.images import Axes, gallery, identity_claim, summary, tradeoff
 from ids3d.bench.store import Store
+from ids3d.data.step_batches import StepDataModule
 from ids3d.errors import UserError
 from ids3d.experiment import SceneJob, load
 from ids3d.files import atomic_write
@@ -28,8 +29,9 @@ from ids3d.progress import track
 from ids3d.report.page import Report
 from ids3d.systems.edit_scene.protocol import SceneEdit
 from ids3d.systems.edit_scene.pull_back import EditScene
-from ids3d.systems.loop import GracefulStop, ResumeCheckpoint, train
-from ids3d.systems.run import SceneRun
+from ids3d.systems.fitting import ResumeCheckpoint, fit
+from ids3d.systems.scene_run import SceneEditRun
+from ids3d.systems.stopping import GracefulStop
 from ids3d.systems.storage import fingerprint
 from ids3d.tabletop.edits import held_out_edit
 from ids3d.tabletop.folders import write_llff
@@ -130,7 +132,7 @@ def study(
     with GracefulStop() as stop:
         for place in places:
             job = _job(place, store, seed, overrides, plan)
-            run = SceneRun(job, stop)
+            run = SceneEditRun(job, stop)
             for method in track(methods, place.name, unit="method"):
                 settings = {
                     **identity,
@@ -190,16 +192,23 @@ class Watch(pl.Callback):
 
 
 def _edit(
-    run: SceneRun, prior: Prior, judges: Judges, method: Method, place: Place, seed: int, plan: Plan, key: str
+    run: SceneEditRun,
+    prior: Prior,
+    judges: Judges,
+    method: Method,
+    place: Place,
+    seed: int,
+    plan: Plan,
+    key: str,
 ) -> dict[str, Any]:
     """One scene edited by one method: its record, with pictures of the middle held-out view.
 
     Args:
         key: names this unit of work, and so the checkpoint that it leaves when it is stopped.
     """
-    source, _ = run.reconstruct(Tracking(run.experiment, run.folder))
+    source = run.reconstruct(Tracking(run.job, run.folder)).renderer
     edited = copy.deepcopy(source)
-    cfg = run.experiment.edit.settings()
+    cfg = run.job.edit.settings()
     module = EditScene(
         cfg, edited, SceneEdit(run.scene, source, prior, method.build(prior), run.prompts, seed)
     )
@@ -223,13 +232,13 @@ def _edit(
 
 
 def _train(
-    module: EditScene, steps: int, label: str, run: SceneRun, resume: ResumeCheckpoint, watch: Watch
+    module: EditScene, steps: int, label: str, run: SceneEditRun, resume: ResumeCheckpoint, watch: Watch
 ) -> float:
-    train(
+    fit(
         module,
+        StepDataModule(module.batch_of_step, held_out=1),
         steps,
         label=label,
-        views=1,
         device=run.device,
         resume=resume,
         callbacks=[watch],
@@ -240,7 +249,7 @@ def _train(
 class HeldOutViews:
     """The held-out views of a scene, at the size at which is edited, and what an edit is held against in them."""
 
-    def __init__(self, run: SceneRun, source: Renderer, judges: Judges, prior: Prior) -> None:
+    def __init__(self, run: SceneEditRun, source: Renderer, judges: Judges, prior: Prior) -> None:
         scene = run.scene
         size = editing_size(scene.test.cameras.height, scene.test.cameras.width, prior)
         cameras = scene.test.cameras.resized(*size).to(run.device)

@@ -65,6 +65,10 @@ class Prior(Protocol):
         """The side in pixels of the square pictures that it was trained on."""
 
     @property
+    def world(self) -> str:
+        """The name of the one small world that it was trained on; empty for photographs at large."""
+
+    @property
     def latent_channels(self) -> int: ...
 
     @property

@@ -38,6 +38,8 @@ class StableDiffusion:
         torch.Size([1, 4, 16, 16])
     """
 
+    world = ""
+
     @dataclass
     class Config:
         # A folder in diffusers' layout (vae/, unet/, text_encoder/, tokenizer/, scheduler/), or a name on the hub.

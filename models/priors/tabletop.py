@@ -15,6 +15,8 @@ from ids3d.registry import register
 class Tabletop(StableDiffusion):
     """`StableDiffusion` on the bundled folder, with a vocabulary so small that it can tell which words it never met."""
 
+    world = "tabletop"
+
     @dataclass
     class Config(StableDiffusion.Config):
         path: str = str(Path(ids3d.__file__).parent / "weights" / "tabletop")

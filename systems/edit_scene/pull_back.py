@@ -86,14 +86,22 @@ class EditScene(pl.LightningModule):
             return ScalarAdam(parameters, lr=cfg.lr, betas=(cfg.momentum, 0.99))
         return torch.optim.Adam(parameters, lr=cfg.lr, betas=(cfg.momentum, 0.99), eps=1e-15)
 
-    def training_step(self, batch: int, batch_idx: int) -> None:
+    def batch_of_step(self, index: int) -> list[int]:
+        """The training views of a step: all of them in turn, in an order drawn anew for each round."""
+        n, count = len(self._cameras), self.cfg.views_per_step
+        views = []
+        for k in range(index * count, (index + 1) * count):
+            order = torch.randperm(n, generator=generator_for(self.seed, "views", k // n))
+            views.append(int(order[k % n]))
+        return views
+
+    def training_step(self, views: list[int], batch_idx: int) -> None:
         step, cfg = self.global_step, self.cfg
         optimiser: Any = self.optimizers()
         optimiser.zero_grad(set_to_none=True)
         for group in optimiser.param_groups:
             group["lr"] = cfg.lr * (cosine(step / cfg.steps) if cfg.decay else 1.0)
 
-        views = self.views_of_step(step)
         figures, signal_sq = self.guide(views, step)
         inner = optimiser.optimizer  # Lightning's wrapper has the class, but not the state, of what it wraps
         if isinstance(inner, CalibratedSGD):
@@ -104,15 +112,6 @@ class EditScene(pl.LightningModule):
         self.log("edit/lr", optimiser.param_groups[0]["lr"])
         for name, value in figures.items():
             self.log(f"edit/{name}", value, prog_bar=name in ("grad_rms", "moved"))
-
-    def views_of_step(self, step: int) -> list[int]:
-        """The training views of a step: all of them in turn, in an order drawn anew for each round."""
-        n, count = len(self._cameras), self.cfg.views_per_step
-        views = []
-        for k in range(step * count, (step + 1) * count):
-            order = torch.randperm(n, generator=generator_for(self.seed, "views", k // n))
-            views.append(int(order[k % n]))
-        return views
 
     def guide(self, views: list[int], step: int) -> tuple[dict[str, float], float]:
         """Add to the field's gradients the guidance of `views`, averaged over them.

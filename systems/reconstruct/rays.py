@@ -85,6 +85,10 @@ class Reconstruct(pl.LightningModule):
         to_come = sum(step < round(share * self.cfg.steps) for share in self.cfg.refine_at)
         return 1 / self.cfg.finer**to_come
 
+    def batch_of_step(self, index: int) -> int:
+        """The step's number, from which its rays are drawn."""
+        return index
+
     def on_train_batch_start(self, batch: int, batch_idx: int) -> None:
         adam = self.trainer.optimizers[0]
         if self.renderer.refine(self._resolution_at(self.global_step)):

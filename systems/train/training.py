@@ -18,11 +18,13 @@ from torch import Tensor
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
 
+from ids3d.data.step_batches import StepDataModule
+from ids3d.device import pick_device
 from ids3d.experiment import TrainingJob
 from ids3d.images import save_image
 from ids3d.provenance import record
-from ids3d.systems.loop import GracefulStop, ResumeCheckpoint, train
-from ids3d.systems.run import pick_device
+from ids3d.systems.fitting import ResumeCheckpoint, fit
+from ids3d.systems.stopping import GracefulStop
 from ids3d.systems.storage import fingerprint, write_json
 from ids3d.tabletop.dataset import TabletopDataset, load_dataset
 from ids3d.tabletop.scene import HELD_OUT
@@ -110,11 +112,11 @@ def run(training: TrainingJob) -> None:
         how = f"To go on: python launch.py --config {folder / 'config.yaml'}"
         resume = ResumeCheckpoint(stop, checkpoint, settings, how, save_every=cfg.sample_every)
         try:
-            train(
+            fit(
                 module,
+                StepDataModule(lambda step: step, held_out=1),
                 cfg.steps,
                 label=training.name,
-                views=1,
                 device=pick_device(training.device),
                 resume=resume,
                 loggers=tracking.loggers,

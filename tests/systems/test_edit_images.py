@@ -22,7 +22,7 @@ from ids3d.experiment import ImageJob, load
 from ids3d.models.guidance.dds import DDS
 from ids3d.seeding import generator_for
 from ids3d.systems.edit_images.latents import EditImages, optimise
-from ids3d.systems.run_images import run
+from ids3d.systems.image_run import run
 from tests import tiny_sd
 
 CONFIG = Path(__file__).resolve().parents[2] / "configs" / "ids-image.yaml"
@@ -197,7 +197,7 @@ def test_a_prompt_that_is_too_long_is_said_to_be_cut(
 
 
 def test_a_scene_cannot_be_sampled() -> None:
-    from ids3d.systems.run import run as run_scene
+    from ids3d.systems.scene_run import run as run_scene
 
     scene = CONFIG.with_name("ids-llff.yaml")
     with pytest.raises(UserError, match="edits pictures, not scenes"):

@@ -17,8 +17,8 @@ from ids3d.models.guidance.protocol import GuidanceOutput
 from ids3d.models.priors.protocol import editing_size
 from ids3d.systems.edit_scene.protocol import SceneEdit
 from ids3d.systems.edit_scene.pull_back import EditScene, comparison
-from ids3d.systems.loop import GracefulStop
-from ids3d.systems.run import SceneRun, run
+from ids3d.systems.scene_run import SceneEditRun, run
+from ids3d.systems.stopping import GracefulStop
 from tests import tiny_sd
 
 Tiny = Callable[..., SceneJob]
@@ -38,7 +38,7 @@ class Fixed:
 def make(tiny: Tiny, *overrides: str) -> tuple[EditScene, Fixed]:
     experiment = tiny(*overrides)
     with GracefulStop() as stop:
-        job = SceneRun(experiment, stop)
+        job = SceneEditRun(experiment, stop)
         renderer = job.build_renderer()
         generator = torch.Generator().manual_seed(5)
         for parameter in renderer.parameters():
@@ -102,11 +102,11 @@ def test_the_source_is_the_render_or_the_photograph(tiny: Tiny) -> None:
 def test_every_view_has_its_turn(tiny: Tiny) -> None:
     system, _ = make(tiny, "edit.views_per_step=3")
     n = len(system.scene.train)
-    drawn = [view for step in range(n) for view in system.views_of_step(step)]
+    drawn = [view for step in range(n) for view in system.batch_of_step(step)]
     rounds = [drawn[i : i + n] for i in range(0, len(drawn), n)]
     assert all(sorted(round_) == list(range(n)) for round_ in rounds)
     assert rounds[0] != rounds[1]
-    assert system.views_of_step(1) == drawn[3:6]
+    assert system.batch_of_step(1) == drawn[3:6]
 
 
 def test_an_edit_of_the_appearance_leaves_the_density(tiny: Tiny) -> None:

@@ -11,8 +11,9 @@ import torch
 
 from ids3d.experiment import SceneJob
 from ids3d.systems.evaluate.held_out import Evaluate
-from ids3d.systems.loop import GracefulStop
-from ids3d.systems.run import SceneRun, warn_if_foreign
+from ids3d.systems.prompts import warn_of_foreign_scene
+from ids3d.systems.scene_run import SceneEditRun, SceneRun
+from ids3d.systems.stopping import GracefulStop
 from tests import tiny_sd
 from tests.systems import tiny_scene
 
@@ -56,6 +57,8 @@ def test_clip_improved_is_the_share_of_views_that_rose(
 class Knowing:
     """A prior that knows red and blue cubes."""
 
+    world = "tabletop"
+
     def unknown_words(self, text: str) -> list[str]:
         return [
             word for word in text.split() if word not in ["a", "red", "blue", "cube", "on", "wooden", "floor"]
@@ -66,9 +69,9 @@ class Knowing:
     ("captions", "prompts", "expected"),
     [
         (True, ("a red cube", "a blue cube"), None),
-        (True, ("a red cube", "a blue castle on fire"), "the words castle, fire,"),
-        (False, ("a red cube", "a blue cube"), "scenes like this one,"),
-        (False, ("a golden cape", "a golden cube"), "the words golden, cape and scenes like this one,"),
+        (True, ("a red cube", "a blue castle on fire"), "the words castle, fire"),
+        (False, ("a red cube", "a blue cube"), "scenes like this one"),
+        (False, ("a golden cape", "a golden cube"), "the words golden, cape and scenes like this one"),
     ],
 )
 def test_one_warning_names_what_the_prior_has_never_met(
@@ -81,8 +84,8 @@ def test_one_warning_names_what_the_prior_has_never_met(
 ) -> None:
     root = tiny_scene.write(tmp_path / "scene", captions=captions)
     scene = tiny(f"data.root={root}").data.build().load()
-    with caplog.at_level(logging.WARNING, "ids3d.systems.run"):
-        warn_if_foreign(Knowing(), prompts, scene)
+    with caplog.at_level(logging.WARNING, "ids3d.systems.prompts"):
+        warn_of_foreign_scene(Knowing(), prompts, scene)
     messages = [record.getMessage() for record in caplog.records]
     if expected is None:
         assert messages == []
@@ -93,6 +96,6 @@ def test_one_warning_names_what_the_prior_has_never_met(
 
 def test_stable_diffusion_is_not_warned_of(tiny: Tiny, caplog: pytest.LogCaptureFixture) -> None:
     assert tiny_sd.prior().unknown_words("xyzzy") == []
-    with GracefulStop() as stop, caplog.at_level(logging.WARNING, "ids3d.systems.run"):
-        SceneRun(tiny("prompt.target=xyzzy"), stop).load_prior()
+    with GracefulStop() as stop, caplog.at_level(logging.WARNING, "ids3d.systems.prompts"):
+        SceneEditRun(tiny("prompt.target=xyzzy"), stop).load_prior()
     assert not caplog.records

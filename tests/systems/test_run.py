@@ -20,9 +20,10 @@ from ids3d.experiment import SceneJob
 from ids3d.metrics import psnr
 from ids3d.systems.edit_scene.pull_back import EditScene
 from ids3d.systems.evaluate.held_out import Evaluate
-from ids3d.systems.loop import GracefulStop
 from ids3d.systems.reconstruct.rays import Reconstruct
-from ids3d.systems.run import SceneRun, run
+from ids3d.systems.saved_run import evaluate_again
+from ids3d.systems.scene_run import SceneRun, run
+from ids3d.systems.stopping import GracefulStop
 from ids3d.systems.storage import fingerprint, write_json
 from tests.systems import tiny_scene
 
@@ -229,10 +230,10 @@ def test_going_on_with_other_settings_is_refused(tiny: Tiny, monkeypatch: pytest
 def test_testing_evaluates_what_is_there(tiny: Tiny) -> None:
     experiment = tiny()
     with pytest.raises(UserError, match="nothing has been edited"):
-        run(experiment, test=True)
+        evaluate_again(experiment)
     first = run(experiment)
     (experiment.folder / "metrics.json").unlink()
-    again = run(experiment, test=True)
+    again = evaluate_again(experiment)
     assert again["edit/psnr_inside"] == first["edit/psnr_inside"]
     assert (experiment.folder / "metrics.json").exists()
 

@@ -1,14 +1,12 @@
-"""What every training here does alike: steps without epochs, a progress line, and stopping at a safe point."""
+"""How every LightningModule here is trained: steps without epochs, a progress line, exact resume."""
 
 from __future__ import annotations
 
-import itertools
-import signal
-import sys
+import logging
 import time
-from collections.abc import Iterator, Sequence
+import warnings
+from collections.abc import Sequence
 from pathlib import Path
-from types import FrameType, TracebackType
 from typing import Any
 
 import pytorch_lightning as pl
@@ -16,76 +14,35 @@ import torch
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
+from ids3d.data.step_batches import StepDataModule
 from ids3d.errors import Interrupted, UserError
 from ids3d.files import atomic_write
 from ids3d.progress import Progress
-
-
-class GracefulStop:
-    """Turns Ctrl-C and SIGTERM into a wish that the phases look at where it is safe to stop.
-
-        with GracefulStop() as stop:
-            for view in views:
-                stop.check("nothing is lost: run it again")
-                ...
-
-    A second Ctrl-C raises KeyboardInterrupt there and then. Handlers are installed in the main thread only (Python
-    allows no other), and put back at the end.
-    """
-
-    def __init__(self) -> None:
-        self.requested = False
-        self._before: dict[int, Any] = {}
-
-    def __enter__(self) -> GracefulStop:
-        try:
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._before[number] = signal.signal(number, self._handle)
-        except ValueError:  # not the main thread
-            pass
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-        self._before.clear()
-
-    def check(self, how_to_go_on: str) -> None:
-        """Raises Interrupted with that message if someone wants the run to stop."""
-        if self.requested:
-            raise Interrupted(how_to_go_on)
-
-    def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self.requested and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        self.requested = True
-        print(
-            "\nstopping at the next safe point (Ctrl-C again: at once, unsaved)", file=sys.stderr, flush=True
-        )
+from ids3d.systems.stopping import GracefulStop
 
 
 class ResumeCheckpoint(pl.Callback):
-    """Stops between two steps when that is wanted, with all that going on exactly needs saved; and keeps the time.
+    """Stop between two steps when asked to, and save all that an exact resume needs; keep the time.
 
     Args:
+        stop: asks for the stop.
+        path: of the checkpoint, which is there while the training is not finished.
         settings: a fingerprint of all that determines the training. A checkpoint of other settings is refused.
-        how_to_go_on: a sentence for the user.
+        resume_hint: a sentence for the user.
         save_every: steps between two checkpoints that are saved in passing, against a kill; 0 = none.
     """
 
     def __init__(
-        self, stop: GracefulStop, path: Path, settings: str, how_to_go_on: str, save_every: int = 0
+        self, stop: GracefulStop, path: Path, settings: str, resume_hint: str, save_every: int = 0
     ) -> None:
-        self.stop, self.path, self.settings, self.how_to_go_on = stop, path, settings, how_to_go_on
+        self.stop, self.path, self.settings, self.resume_hint = stop, path, settings, resume_hint
         self.save_every = save_every
         self.seconds_before = 0.0  # spent by earlier processes
         self._start = time.monotonic()
 
     @property
     def seconds(self) -> float:
-        """Spent in training so far, by this process and those that it goes on from."""
+        """Spent in training so far, by this process and those that it resumed."""
         return self.seconds_before + time.monotonic() - self._start
 
     def state_dict(self) -> dict[str, Any]:
@@ -106,7 +63,7 @@ class ResumeCheckpoint(pl.Callback):
             self._save(trainer)
         if self.stop.requested:
             done = f"step {trainer.global_step} of {trainer.max_steps}"
-            raise Interrupted(f"stopped after {done}, saved to {self.path}. {self.how_to_go_on}")
+            raise Interrupted(f"stopped after {done}, saved to {self.path}. {self.resume_hint}")
 
     def _save(self, trainer: pl.Trainer) -> None:
         with atomic_write(self.path) as file:
@@ -140,34 +97,12 @@ class StepProgress(pl.Callback):
             self._progress = None
 
 
-class Forever:
-    """A loader without end or length: the systems draw their own batches, from the seed and the step."""
-
-    def __iter__(self) -> Iterator[int]:
-        return itertools.repeat(0)
-
-
-class Indices(torch.utils.data.Dataset[int]):
-    """0 to n - 1, for the validation of one view at a time."""
-
-    def __init__(self, n: int) -> None:
-        self.n = n
-
-    def __len__(self) -> int:
-        return self.n
-
-    def __getitem__(self, i: int) -> int:
-        if not 0 <= i < self.n:
-            raise IndexError(i)
-        return i
-
-
-def train(
+def fit(
     module: pl.LightningModule,
+    data: StepDataModule,
     steps: int,
     *,
     label: str,
-    views: int,
     device: torch.device,
     resume: ResumeCheckpoint,
     callbacks: Sequence[pl.Callback] = (),
@@ -175,16 +110,15 @@ def train(
     validate_every: int = 0,
     log_every: int = 20,
 ) -> None:
-    """Train `module` for `steps` optimiser steps in all, going on from the resume's checkpoint if it is there.
+    """Train `module` for `steps` optimiser steps in all, from `resume`'s checkpoint on if it is there.
 
     Args:
         label: the phase's name, for the progress line.
         callbacks: Lightning's, to look on.
-        views: held-out views; validation_step gets their indices.
         validate_every: steps between two validations; 0 = none.
 
     Raises:
-        Interrupted: a stop was wanted; the state is saved.
+        Interrupted: a stop was asked for; the state is saved.
         UserError: the checkpoint is of other settings.
     """
     trainer = pl.Trainer(
@@ -196,17 +130,28 @@ def train(
         callbacks=[StepProgress(label), *callbacks, resume],
         val_check_interval=validate_every or None,
         check_val_every_n_epoch=None,
-        limit_val_batches=views if validate_every else 0,
+        limit_val_batches=data.held_out if validate_every else 0,
         num_sanity_val_steps=0,
         log_every_n_steps=log_every,
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
     )
-    loader: Any = torch.utils.data.DataLoader(Indices(views), batch_size=None)
     path = str(resume.path) if resume.path.exists() else None
     try:
-        trainer.fit(module, Forever(), loader, ckpt_path=path, weights_only=True)
+        trainer.fit(module, datamodule=data, ckpt_path=path, weights_only=True)
     except SIGTERMException:  # how Lightning ends a training that SIGTERM reached in its last step
         if trainer.global_step < steps:
             raise
+
+
+def quieten_lightning() -> None:
+    """Silence what Lightning says about itself; what it says about the run stays."""
+    for name in ("pytorch_lightning", "lightning_fabric", "lightning.pytorch"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    for message in (
+        ".*does not have many workers.*",
+        ".*`Trainer.fit` stopped.*",
+        ".*isinstance\\(treespec, LeafSpec\\).*",
+    ):
+        warnings.filterwarnings("ignore", message)

@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ids3d.device import pick_device
 from ids3d.errors import UserError
 from ids3d.experiment import ImageJob
 from ids3d.images import difference, panel, resize, save_image
@@ -23,9 +24,9 @@ from ids3d.progress import Progress
 from ids3d.provenance import record
 from ids3d.systems.edit_images.latents import EditImages
 from ids3d.systems.evaluate.held_out import TABLETOP_CLIP
-from ids3d.systems.loop import GracefulStop
+from ids3d.systems.prompts import task_prompts, warn_of_foreign_images
 from ids3d.systems.report import report_pictures
-from ids3d.systems.run import pick_device
+from ids3d.systems.stopping import GracefulStop
 from ids3d.systems.storage import Figures, fingerprint, memory_figures, write_json
 from ids3d.tasks import EditTask, SourceImage
 from ids3d.tracking import Tracking
@@ -90,15 +91,7 @@ class ImageRun:
             yield made
 
     def _prepare(self, task: EditTask) -> PreparedImage:
-        prompts = []
-        for kind, given, own in (
-            ("source", self.job.prompt.source, task.source),
-            ("target", self.job.prompt.target, task.target),
-        ):
-            text = (given if own is None or (given is not None and task.world) else own) or ""
-            if not text.strip():
-                raise UserError(f'no {kind} prompt: give it with prompt.{kind}="..." or in the table')
-            prompts.append(text)
+        source, target = task_prompts(self.job.prompt, task)
         picture = task.read()
         height, width = picture.rgb.shape[:2]
         size = editing_size(height, width, self.prior)
@@ -111,8 +104,10 @@ class ImageRun:
         shaping = {key: settings[key] for key in ("prior", "guidance", "seed")}
         loop = {key: settings["edit"][key] for key in ("steps", "lr")}
         pixels = (image * 65535).round().int().flatten().tolist()
-        key = fingerprint({**shaping, **loop, "prompts": prompts, "picture": fingerprint({"p": pixels})})
-        return PreparedImage(task, picture, image, prompts[0], prompts[1], self.job.folder / task.name, key)
+        key = fingerprint(
+            {**shaping, **loop, "prompts": [source, target], "picture": fingerprint({"p": pixels})}
+        )
+        return PreparedImage(task, picture, image, source, target, self.job.folder / task.name, key)
 
     def edit(self, batch: Sequence[PreparedImage], tracking: Tracking) -> None:
         """Edits pictures of one size and writes their results."""
@@ -197,7 +192,7 @@ def run(job: ImageJob) -> None:
     start = time.monotonic()
     with GracefulStop() as stop:
         work = ImageRun(job, stop)
-        warn_if_foreign(work)
+        warn_of_foreign_images(work.prior, job.prompt, work.tasks)
         record(job)
         tracking = Tracking(job, job.folder, resume=True)
         try:
@@ -251,20 +246,3 @@ def write_table(folder: Path, tasks: Sequence[EditTask]) -> list[dict[str, float
             writer.writeheader()
             writer.writerows(rows)
     return rows
-
-
-def warn_if_foreign(work: ImageRun) -> None:
-    """One warning if the tabletop prior is asked for what it has never seen."""
-    job, prior = work.job, work.prior
-    if job.prior.type != "tabletop":
-        return
-    given = [text for text in (job.prompt.source, job.prompt.target) if text]
-    texts = given + [text for task in work.tasks for text in (task.source, task.target) if text]
-    unknown = list(dict.fromkeys(word for text in texts for word in prior.unknown_words(text)))
-    if unknown or any(task.world != "tabletop" for task in work.tasks):
-        words = f"the words {', '.join(unknown)}" if unknown else "pictures but those of its own world"
-        log.warning(
-            "the tabletop prior has never met %s: where the edit means little, use a prior that has met it, with "
-            "--config configs/ids-image.yaml configs/prior/sd15-images.yaml (Stable Diffusion, on a GPU)",
-            words,
-        )

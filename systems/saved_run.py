@@ -1,0 +1,87 @@
+"""A finished run read back from its folder: for evaluating it again, for viewers and for exports."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from ids3d.errors import UserError
+from ids3d.experiment import SceneJob, load
+from ids3d.models.renderers.protocol import Renderer
+from ids3d.scene import Scene
+from ids3d.systems.fitting import quieten_lightning
+from ids3d.systems.scene_run import SceneEditRun, finish_edit
+from ids3d.systems.stopping import GracefulStop
+from ids3d.systems.storage import Figures
+from ids3d.tracking import Tracking
+
+
+@dataclass(frozen=True)
+class SavedRun:
+    """What a finished run holds.
+
+    Attributes:
+        job: its config.
+        scene: as it was captured.
+        prompts: (source, target).
+        source, edited: the renderers of the field before and after the edit.
+        figures: the reconstruction's, and the seconds of the edit.
+    """
+
+    job: SceneJob
+    scene: Scene
+    prompts: tuple[str, str]
+    source: Renderer
+    edited: Renderer
+    figures: Figures
+
+
+def load_job(folder: Path, files: list[Path] | None = None, overrides: list[str] | None = None) -> SceneJob:
+    """The config of a run's folder, where that lies now, with further files and overrides over it.
+
+    Raises UserError: it is no run over a scene.
+    """
+    job = load([folder / "config.yaml", *(files or [])], overrides or [])
+    if not isinstance(job, SceneJob):
+        raise UserError(f"{folder} is no run over a scene")
+    return replace(job, output=str(folder.parent.parent), name=folder.parent.name, tag=folder.name)
+
+
+def load_run(folder: Path) -> SavedRun:
+    """A finished run from its folder. Raises UserError: it is none, or the field before or after its edit is gone."""
+    with GracefulStop() as stop:
+        return _load(SceneEditRun(load_job(folder), stop))
+
+
+def _load(run: SceneEditRun) -> SavedRun:
+    state = run.read_edited()
+    reconstruction = run.load_reconstruction()
+    if reconstruction is None:
+        raise UserError(
+            f"{run.folder}: its reconstruction, {run.reconstruction_folder}, is gone or was made with other settings: "
+            f"make it again with --config {run.folder / 'config.yaml'} stage=reconstruct tag=again"
+        )
+    edited, seconds = run.restore_edited(reconstruction.renderer, state)
+    figures: Figures = {**reconstruction.figures, "edit/seconds": seconds}
+    return SavedRun(run.job, run.scene, run.prompts, reconstruction.renderer, edited, figures)
+
+
+def evaluate_again(job: SceneJob) -> Figures:
+    """Evaluate the edited field in `job.folder` anew, as `job` says; the figures of metrics.json.
+
+    Raises:
+        UserError: nothing is edited there, or not with these settings.
+        Interrupted: Ctrl-C or SIGTERM.
+    """
+    start = time.monotonic()
+    quieten_lightning()
+    with GracefulStop() as stop:
+        run = SceneEditRun(job, stop)
+        saved = _load(run)
+        tracking = Tracking(job, job.folder, resume=True)
+        try:
+            figures = {**saved.figures, **run.evaluate(saved.source, saved.edited, tracking)}
+        finally:
+            tracking.close()
+    return finish_edit(run, figures, start)
