@@ -17,6 +17,7 @@ from ids3d.data.step_batches import StepDataModule
 from ids3d.device import pick_device
 from ids3d.errors import UserError
 from ids3d.experiment import SceneJob
+from ids3d.files import atomic_write
 from ids3d.metrics import mean_of_finite, psnr
 from ids3d.models.priors.protocol import Prior
 from ids3d.models.renderers.protocol import Renderer
@@ -29,7 +30,7 @@ from ids3d.systems.fitting import ResumeCheckpoint, fit, quieten_lightning
 from ids3d.systems.prompts import scene_prompts, warn_of_foreign_scene
 from ids3d.systems.report import report_scene
 from ids3d.systems.stopping import GracefulStop
-from ids3d.systems.storage import Figures, fingerprint, memory_figures, write_atomically, write_json
+from ids3d.systems.storage import Figures, fingerprint, memory_figures, write_json
 from ids3d.tracking import Tracking
 
 log = logging.getLogger(__name__)
@@ -107,7 +108,8 @@ class SceneRun:
             "reconstruction/psnr": self._held_out_psnr(renderer),
             "reconstruction/seconds": seconds,
         }
-        write_atomically(folder / "field.pt", lambda path: torch.save(renderer.state_dict(), path))
+        with atomic_write(folder / "field.pt") as file:
+            torch.save(renderer.state_dict(), file)
         write_json(folder / "metrics.json", figures)
         (folder / "interrupted.ckpt").unlink(missing_ok=True)
         return Reconstruction(renderer, figures)
@@ -171,7 +173,8 @@ class SceneEditRun(SceneRun):
         seconds = self._fit(module, "editing", interrupted, key, tracking)
         edited.to(self.device)
         state = {"settings": key, "seconds": seconds, "renderer": edited.state_dict()}
-        write_atomically(last, lambda path: torch.save(state, path))
+        with atomic_write(last) as file:
+            torch.save(state, file)
         interrupted.unlink(missing_ok=True)
         return edited, seconds
 
