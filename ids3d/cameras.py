@@ -1,11 +1,11 @@
-"""Pinhole cameras, the rays through their pixels, and posed pictures.
+"""Pinhole cameras, the rays through their pixels, and views: images with the cameras that took them.
 
 Conventions, everywhere in the project:
 
 * Camera axes are OpenGL's: x right, y up, z back (a camera looks along its own -z). `c2w` takes camera to
   world.
 * Pixel (row i, column j) has its centre at (x, y) = (j + 0.5, i + 0.5); x runs right, y runs down, and (0, 0)
-  is the top-left corner of the picture.
+  is the top-left corner of the image.
 * Ray directions have unit length, so a depth along a ray is a distance and not a z-depth.
 """
 
@@ -53,7 +53,7 @@ class Rays:
         return Rays(self.origins[index], self.directions[index])
 
     def flatten(self) -> Rays:
-        """The same rays with one batch axis: (n, 3)."""
+        """Return the same rays with one batch axis: (n, 3)."""
         return Rays(self.origins.reshape(-1, 3), self.directions.reshape(-1, 3))
 
     def to(self, device: torch.device | str) -> Rays:
@@ -62,13 +62,13 @@ class Rays:
 
 @dataclass(frozen=True)
 class Cameras:
-    """n pinhole cameras without distortion that share one picture size.
+    """n pinhole cameras without distortion that share one image size.
 
     Attributes:
         c2w: (n, 3, 4) float32, camera to world, OpenGL axes; its columns are right, up, back and the centre.
         fx, fy: (n,) float32 focal lengths in pixels.
-        cx, cy: (n,) float32 principal point in pixels, from the top-left corner of the picture.
-        height, width: size of the pictures in pixels.
+        cx, cy: (n,) float32 principal point in pixels, from the top-left corner of the image.
+        height, width: size of the images in pixels.
     """
 
     c2w: Tensor
@@ -105,7 +105,7 @@ class Cameras:
         return len(self.c2w)
 
     def __getitem__(self, index: int | slice | Tensor) -> Cameras:
-        """The chosen cameras; an int keeps a batch of one (and raises IndexError out of range)."""
+        """Return the chosen cameras; an int keeps a batch of one (and raises IndexError out of range)."""
         if isinstance(index, int):
             if not -len(self) <= index < len(self):
                 raise IndexError(f"camera {index} of {len(self)}")
@@ -119,9 +119,9 @@ class Cameras:
         return Cameras(f(self.c2w), f(self.fx), f(self.fy), f(self.cx), f(self.cy), self.height, self.width)
 
     def resized(self, height: int, width: int) -> Cameras:
-        """The same cameras for resampled pictures: the field of view stays, the intrinsics scale."""
+        """Return the same cameras for resampled images: the field of view stays, the intrinsics scale."""
         if height < 1 or width < 1:
-            raise ValueError(f"a picture of {height}x{width} pixels")
+            raise ValueError(f"an image of {height}x{width} pixels")
         sx, sy = width / self.width, height / self.height
         return replace(
             self,
@@ -134,7 +134,7 @@ class Cameras:
         )
 
     def rays(self) -> Rays:
-        """Rays through all pixel centres: batch shape (n, height, width). Differentiable in the cameras."""
+        """Return the rays through all pixel centres: batch shape (n, height, width). Differentiable in the cameras."""
         device = self.device
         camera = torch.arange(len(self), device=device)[:, None, None]
         rows = torch.arange(self.height, device=device)[None, :, None]
@@ -142,7 +142,7 @@ class Cameras:
         return self.rays_at(*torch.broadcast_tensors(camera, rows, cols))
 
     def rays_at(self, camera_indices: Tensor, rows: Tensor, cols: Tensor) -> Rays:
-        """Rays through chosen pixels.
+        """Return the rays through chosen pixels.
 
         Args:
             camera_indices, rows, cols: integer tensors of one shape (...); the ray of pixel (row, col) goes
@@ -162,14 +162,14 @@ class Cameras:
 
 
 def project(cameras: Cameras, points: Tensor) -> tuple[Tensor, Tensor]:
-    """Where world points land in every picture.
+    """Project world points into every image.
 
     Args:
         cameras: n cameras.
         points: (p, 3) in world units.
 
     Returns:
-        xy: (n, p, 2) pixels, from the top-left corner of the picture (a pixel's centre is at + 0.5).
+        xy: (n, p, 2) pixels, from the top-left corner of the image (a pixel's centre is at + 0.5).
         depth: (n, p) distance along the camera's axis, in world units; <= 0 is behind the camera, and its xy
             then means nothing. Both are differentiable in points and cameras.
     """
@@ -181,7 +181,7 @@ def project(cameras: Cameras, points: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def look_at(eye: Tensor, target: Tensor, up: Tensor) -> Tensor:
-    """Cameras at `eye` that look at `target`, upright with respect to `up`.
+    """Return the poses of cameras at `eye` that look at `target`, upright with respect to `up`.
 
     Args:
         eye, target, up: (..., 3), broadcast against each other; `up` need be neither of unit length nor at
@@ -206,7 +206,7 @@ def look_at(eye: Tensor, target: Tensor, up: Tensor) -> Tensor:
 
 
 def closest_to_axes(centres: Tensor, directions: Tensor) -> Tensor:
-    """The point nearest to n lines `centre + t direction`, in the least-squares sense.
+    """Return the point nearest to n lines `centre + t direction`, in the least-squares sense.
 
     Args:
         centres: (n, 3).
@@ -223,11 +223,11 @@ def closest_to_axes(centres: Tensor, directions: Tensor) -> Tensor:
 
 
 def pinhole(c2w: Tensor, height: int, width: int, fov_y: float) -> Cameras:
-    """Cameras with square pixels and a centred principal point.
+    """Return cameras with square pixels and a centred principal point.
 
     Args:
         c2w: (n, 3, 4), OpenGL axes.
-        height, width: picture size in pixels.
+        height, width: image size in pixels.
         fov_y: vertical field of view in degrees, in (0, 180).
     """
     if not 0 < fov_y < 180:
@@ -239,12 +239,12 @@ def pinhole(c2w: Tensor, height: int, width: int, fov_y: float) -> Cameras:
 
 @dataclass(frozen=True)
 class Views:
-    """Pictures with the cameras that took them.
+    """Images with the cameras that took them (one: a view).
 
     Attributes:
         images: (n, H, W, 3) float32 in [0, 1], channels last.
         cameras: the n cameras, of the same height and width.
-        names: n names, the pictures' file names without suffix.
+        names: n names, the images' file names without suffix.
     """
 
     images: Tensor
@@ -262,7 +262,7 @@ class Views:
         return len(self.cameras)
 
     def __getitem__(self, index: int | slice | Tensor) -> Views:
-        """The chosen views; an int keeps a batch of one."""
+        """Return the chosen views; an int keeps a batch of one."""
         order = torch.arange(len(self))[index.cpu() if isinstance(index, Tensor) else index].reshape(-1)
         names = tuple(self.names[i] for i in order.tolist())
         return Views(self.images[order], self.cameras[order], names)

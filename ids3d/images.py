@@ -1,6 +1,6 @@
-"""Pictures of results: files, depth in colour, panels with labels, camera paths for films, and films.
+"""Show results: image files, depth in colour, panels with labels, videos and the camera paths for them.
 
-Pictures are (h, w, 3) float tensors in [0, 1] unless said otherwise; nothing here is differentiable.
+Images are (h, w, 3) float tensors in [0, 1] unless said otherwise; nothing here is differentiable.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import imageio.v2 as iio2
 import imageio.v3 as iio
 import numpy as np
 import torch
+from matplotlib import colormaps
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 from torch.nn import functional as F
@@ -22,26 +23,20 @@ from ids3d.cameras import Cameras, closest_to_axes, look_at
 from ids3d.files import atomic_write
 from ids3d.scene import CameraLayout
 
-_TURBO = (  # the Turbo colour map (Mikhailov 2019), as Du's polynomial fit of degree 5 per channel
-    (0.13572138, 4.61539260, -42.66032258, 132.13108234, -152.94239396, 59.28637943),
-    (0.09140261, 2.19418839, 4.84296658, -14.18503333, 4.27729857, 2.82956604),
-    (0.10667330, 12.64194608, -60.58204836, 110.36276771, -89.90310912, 27.34824973),
-)
+
+def to_bytes(image: Tensor) -> np.ndarray:
+    """Return an image as rounded uint8, what is outside of [0, 1] clamped."""
+    return (image.detach().float().cpu().clamp(0, 1) * 255).round().to(torch.uint8).numpy()
 
 
-def to_bytes(picture: Tensor) -> np.ndarray:
-    """(h, w, 3) in [0, 1] (clamped) -> the same as rounded uint8."""
-    return (picture.detach().float().cpu().clamp(0, 1) * 255).round().to(torch.uint8).numpy()
-
-
-def save_image(path: str | Path, picture: Tensor) -> None:
-    """Write a picture (h, w, 3) as a PNG, whole or not at all."""
+def save_image(path: str | Path, image: Tensor) -> None:
+    """Write an image as a PNG, whole or not at all."""
     with atomic_write(path) as file:
-        iio.imwrite(file, to_bytes(picture), extension=".png")
+        iio.imwrite(file, to_bytes(image), extension=".png")
 
 
 def resize(image: Tensor, size: tuple[int, int]) -> Tensor:
-    """An image (h, w, c) brought to `size` (height, width): bicubic, antialiased, clamped to [0, 1]."""
+    """Resize an image (h, w, c) to `size` (height, width): bicubic, antialiased, clamped to [0, 1]."""
     if image.shape[:2] == size:
         return image
     first = image.permute(2, 0, 1)[None]
@@ -50,15 +45,15 @@ def resize(image: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def colour_depth(depth: Tensor, near: float, far: float) -> Tensor:
-    """Depth (h, w) in scene units as colour (h, w, 3): near is red, far is blue, on a scale of 1 / depth."""
+    """Show depth (h, w) in scene units by the colour map Turbo: near is red, far is blue, on a scale of 1 / depth."""
     nearest, farthest = 1 / max(near, 1e-6), 1 / max(far, 1e-6)
     x = ((1 / depth.clamp_min(1e-6) - farthest) / max(nearest - farthest, 1e-12)).clamp(0, 1)
-    powers = torch.stack([x**k for k in range(6)], dim=-1)
-    return (powers @ torch.tensor(_TURBO, device=depth.device, dtype=depth.dtype).T).clamp(0, 1)
+    colours = colormaps["turbo"](x.detach().cpu().numpy())[..., :3]
+    return torch.from_numpy(colours).to(depth)
 
 
 def depth_range(depths: Iterable[Tensor]) -> tuple[float, float]:
-    """(near, far) for `colour_depth` that several maps share: 2 % and 98 % of all their positive depths."""
+    """Return (near, far) for `colour_depth` that several maps share: 2 % and 98 % of all their positive depths."""
     values = torch.cat([d.detach().flatten().cpu() for d in depths])
     values = values[values > 0]
     if len(values) == 0:
@@ -68,16 +63,16 @@ def depth_range(depths: Iterable[Tensor]) -> tuple[float, float]:
 
 
 def difference(a: Tensor, b: Tensor) -> Tensor:
-    """|a - b| of two pictures (h, w, 3), averaged over the channels, twice as bright, in grey."""
+    """Return |a - b| of two images, averaged over the channels, twice as bright, in grey."""
     return (2 * (a - b).abs().mean(dim=-1, keepdim=True)).clamp(0, 1).expand(a.shape)
 
 
-def panel(pictures: Mapping[str, Tensor], height: int = 192) -> Tensor:
-    """Pictures side by side, each with its label on a strip above it.
+def panel(images: Mapping[str, Tensor], height: int = 192) -> Tensor:
+    """Put images side by side, each with its label on a strip above it.
 
     Args:
-        pictures: by their labels, (h, w, 3); they may differ in size, each is brought to `height`.
-        height: of the pictures, pixels.
+        images: by their labels, (h, w, 3); they may differ in size, each is brought to `height`.
+        height: of the images, pixels.
 
     Returns:
         (height + strip, sum of widths + gaps, 3) in [0, 1] on the CPU.
@@ -85,22 +80,22 @@ def panel(pictures: Mapping[str, Tensor], height: int = 192) -> Tensor:
     strip, gap = 18, 4
     font = ImageFont.load_default(size=12)
     shown = []
-    for label, picture in pictures.items():
-        image = Image.fromarray(to_bytes(picture))
-        width = max(1, round(image.width * height / image.height))
-        kind = Image.Resampling.NEAREST if height > image.height else Image.Resampling.BOX
-        shown.append((label, image.resize((width, height), kind)))
-    sheet = Image.new("RGB", (sum(i.width + gap for _, i in shown) - gap, height + strip), "white")
+    for label, image in images.items():
+        tile = Image.fromarray(to_bytes(image))
+        width = max(1, round(tile.width * height / tile.height))
+        resampling = Image.Resampling.NEAREST if height > tile.height else Image.Resampling.BOX
+        shown.append((label, tile.resize((width, height), resampling)))
+    sheet = Image.new("RGB", (sum(tile.width + gap for _, tile in shown) - gap, height + strip), "white")
     draw, left = ImageDraw.Draw(sheet), 0
-    for label, image in shown:
+    for label, tile in shown:
         draw.text((left + 2, 2), label, fill="black", font=font)
-        sheet.paste(image, (left, strip))
-        left += image.width + gap
+        sheet.paste(tile, (left, strip))
+        left += tile.width + gap
     return torch.from_numpy(np.asarray(sheet).copy()).float() / 255
 
 
 def save_video(path: str | Path, frames: Iterable[Tensor], fps: int = 24) -> None:
-    """Write frames (h, w, 3) as an H.264 film (mp4 through ffmpeg), whole or not at all.
+    """Write frames as an H.264 video (mp4 through ffmpeg), whole or not at all.
 
     Every frame has the first one's size; odd sizes lose a row or a column, as the codec wants even ones.
     """
@@ -112,7 +107,7 @@ def save_video(path: str | Path, frames: Iterable[Tensor], fps: int = 24) -> Non
 
 
 def film_path(cameras: Cameras, layout: CameraLayout, frames: int, distance: float) -> Cameras:
-    """A closed, smooth path for a film of the scene that `cameras` look at.
+    """Return a closed, smooth camera path for a video of the scene that `cameras` look at.
 
     Forward-facing cameras give a small ellipse around their average, all looking at one point ahead; cameras from
     all around give an orbit about the point that they look at, at their mean distance and height; cameras that look
@@ -125,7 +120,7 @@ def film_path(cameras: Cameras, layout: CameraLayout, frames: int, distance: flo
         distance: how far ahead forward-facing cameras look, in scene units.
 
     Returns:
-        (frames,) cameras of the same picture size, with the median intrinsics.
+        (frames,) cameras of the same image size, with the median intrinsics.
     """
     centres, forward = cameras.centres, _unit(cameras.forward.mean(dim=0))
     up, middle = _unit(cameras.c2w[:, :, 1].mean(dim=0)), centres.mean(dim=0)
@@ -156,5 +151,5 @@ def _unit(vector: Tensor) -> Tensor:
 
 
 def _least_axis(vector: Tensor) -> Tensor:
-    """The coordinate axis most across `vector` (3,)."""
+    """Return the coordinate axis most across `vector` (3,)."""
     return torch.eye(3, device=vector.device, dtype=vector.dtype)[int(vector.abs().argmin())]

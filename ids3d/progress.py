@@ -1,4 +1,4 @@
-"""Progress of a long phase, with a rate and a remaining time: a bar on a terminal, a line now and then in a log."""
+"""Show the progress of a long phase, with rate and remaining time: a bar on a terminal, lines in a log."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ T = TypeVar("T")
 
 
 class Progress:
-    """Counts `total` steps of a phase on standard error.
+    """Count the steps of a phase on standard error.
 
-    On a terminal it is tqdm's bar. Elsewhere (a log, CI) one plain line at the start of the phase's second interval and
-    then every `interval` seconds, and one at the end, in the same format.
+    On a terminal this is tqdm's bar. Elsewhere (a log, CI) it is a plain line in the same format every `interval`
+    seconds, and one at the end.
 
     Args:
         label: what is being done, a word or two.
         total: steps in all.
-        done: steps already done (a run that goes on).
+        done: steps already done (by a run that is resumed).
         unit: of a step, for the rate.
         interval: seconds between two lines where there is no terminal.
     """
@@ -31,7 +31,7 @@ class Progress:
     ) -> None:
         self._label, self._total, self._initial, self._unit = label, total, done, unit
         self._interval, self._done, self._note = interval, done, ""
-        self._start = self._spoke = time.monotonic()
+        self._start = self._printed = time.monotonic()
         self._bar = (
             tqdm(total=total, initial=done, desc=label, unit=unit, dynamic_ncols=True, file=sys.stderr)
             if sys.stderr.isatty()
@@ -39,27 +39,28 @@ class Progress:
         )
 
     def advance(self, note: str = "") -> None:
-        """One step more; `note` is shown after the rate."""
+        """Count one step more, and show `note` after the rate."""
         self._done += 1
         self._note = note or self._note
         if self._bar is not None:
             self._bar.set_postfix_str(self._note, refresh=False)
             self._bar.update()
-        elif time.monotonic() - self._spoke >= self._interval:
-            self._say()
+        elif time.monotonic() - self._printed >= self._interval:
+            self._print()
 
     def close(self) -> None:
+        """End the bar, or print the last line."""
         if self._bar is not None:
             self._bar.close()
         else:
-            self._say()
+            self._print()
 
-    def _say(self) -> None:
-        self._spoke = time.monotonic()
+    def _print(self) -> None:
+        self._printed = time.monotonic()
         line = tqdm.format_meter(
             self._done,
             self._total,
-            self._spoke - self._start,
+            self._printed - self._start,
             prefix=self._label,
             unit=self._unit,
             initial=self._initial,
@@ -70,7 +71,7 @@ class Progress:
 
 
 def track(items: Iterable[T], label: str, total: int | None = None, unit: str = "view") -> Iterator[T]:
-    """The items, one by one, counted by a `Progress`. `total` is needed where `items` has no length."""
+    """Yield the items, counted by a `Progress`. Raises ValueError without a `total` where `items` has no length."""
     if total is None:
         if not isinstance(items, Sized):
             raise ValueError("track() needs a total for items without a length")

@@ -1,4 +1,4 @@
-"""What a run was made of: its resolved config, the exact command, the git revision, the machine and the packages."""
+"""Record what a run was made of: resolved config, command, git revision, machine and packages."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def record(job: Job) -> None:
 
 
 def describe() -> dict[str, Any]:
-    """This process: command, working folder, time, git revision, Python, machine and versions of what ids3d needs."""
+    """Describe this process: command, working folder, time, git revision, Python, machine, installed packages."""
     return {
         "command": shlex.join([sys.executable, *sys.argv]),
         "folder": str(Path.cwd()),
@@ -45,7 +45,7 @@ def describe() -> dict[str, Any]:
 
 
 def summary() -> dict[str, str]:
-    """`describe` for a reader: the few facts that a report ends with."""
+    """Return those of the facts of `describe` that a report ends with."""
     made = describe()
     packages = (f"{name} {made['packages'].get(name, '')}" for name in ("torch", "diffusers", "transformers"))
     return {
@@ -58,7 +58,7 @@ def summary() -> dict[str, str]:
 
 
 def git_revision(folder: Path) -> str | None:
-    """The commit of the repository whose top is `folder`, '-dirty' added for uncommitted changes; None without one."""
+    """Return the commit of the repository at `folder`, with '-dirty' for uncommitted changes; None without one."""
     if not (folder / ".git").exists():
         return None
     command = ["git", "-C", str(folder), "describe", "--always", "--abbrev=40", "--dirty", "--exclude", "*"]

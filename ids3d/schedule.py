@@ -50,27 +50,27 @@ class DiffusionSchedule:
         return len(self._tables["alpha_bar"])
 
     def alpha_bar(self, t: Tensor, like: Tensor) -> Tensor:
-        """ᾱ_t on the device of `like` and in its type (at least float32), shaped (b, 1, ...) to multiply it with."""
+        """Return ᾱ_t on the device and in the type of `like` (at least float32), shaped (b, 1, ...) to multiply it."""
         return self._look_up("alpha_bar", t, like)
 
     def alpha(self, t: Tensor, like: Tensor) -> Tensor:
-        """√ᾱ_t, the share of the clean latent in z_t; shaped as `alpha_bar`."""
+        """Return √ᾱ_t, the share of the clean latent in z_t; shaped as `alpha_bar`."""
         return self._look_up("alpha", t, like)
 
     def sigma(self, t: Tensor, like: Tensor) -> Tensor:
-        """√(1−ᾱ_t), the share of the noise in z_t; shaped as `alpha_bar`."""
+        """Return √(1−ᾱ_t), the share of the noise in z_t; shaped as `alpha_bar`."""
         return self._look_up("sigma", t, like)
 
     def add_noise(self, z: Tensor, eps: Tensor, t: Tensor) -> Tensor:
-        """z_t = √ᾱ_t z + √(1−ᾱ_t) ε, (b, ...)."""
+        """Return z_t = √ᾱ_t z + √(1−ᾱ_t) ε, (b, ...)."""
         return self.alpha(t, z) * z + self.sigma(t, z) * eps
 
     def posterior_mean(self, z_t: Tensor, eps: Tensor, t: Tensor) -> Tensor:
-        """z_{0|t} = (z_t − √(1−ᾱ_t) ε) / √ᾱ_t, the mean of z given z_t when `eps` is the predicted noise (Tweedie)."""
+        """Return z_{0|t} = (z_t − √(1−ᾱ_t) ε) / √ᾱ_t, the mean of z given z_t for predicted noise `eps` (Tweedie)."""
         return (z_t - self.sigma(t, z_t) * eps) / self.alpha(t, z_t)
 
     def to_noise(self, model_output: Tensor, z_t: Tensor, t: Tensor) -> Tensor:
-        """The noise that a network's output (b, ...) stands for, whatever the network predicts."""
+        """Return the noise that the network's output (b, ...) stands for, whatever the network predicts."""
         if self.prediction_type == "epsilon":
             return model_output
         if self.prediction_type == "v_prediction":

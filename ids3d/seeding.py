@@ -1,7 +1,7 @@
-"""Randomness by name: every draw comes from a generator that the seed, a purpose and a step number determine.
+"""Random generators by purpose: the seed, a purpose and a step number determine every draw.
 
-A step's draws then depend on nothing that went before, so a run that was stopped and goes on draws what it would have
-drawn, and what one phase draws does not depend on how much another one drew.
+A step's draws depend on nothing that went before. A resumed run thus draws what the whole run would have drawn, and one
+phase's draws do not depend on how much another one drew.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import torch
 
 
 def generator_for(seed: int, purpose: str, step: int = 0) -> torch.Generator:
-    """A CPU generator for one step of one purpose ("rays", "guidance", ...).
+    """Return a CPU generator for one step of one purpose ("rays", "guidance", ...).
 
     Example:
         >>> a, b = (torch.rand(3, generator=generator_for(0, "rays", step)) for step in (7, 7))

@@ -1,4 +1,4 @@
-"""What the editing of pictures is given: pictures, prompts, and what is known of the true edit."""
+"""The tasks of image editing: an image, prompts, and what is known of the true edit."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class SourceImage:
-    """A picture as it is edited.
+    """An image to edit, as it was read.
 
     Attributes:
         rgb: (h, w, 3) in [0, 1].
-        notes: what had to be done to make it that, a few words each.
+        notes: what reading it took (cropped, resized, ...), a few words each.
         truth: (h, w, 3) in [0, 1], the true edit, where it is known.
         mask: (h, w) bool, what the true edit touches.
     """
@@ -27,9 +27,13 @@ class SourceImage:
 
 @dataclass(frozen=True)
 class EditTask:
-    """A picture to edit: what to call the result, the prompts (None: not said), and how to read the picture.
+    """An image to edit, read when its turn comes.
 
-    `read` raises UserError. `world` is "tabletop" for pictures of that world.
+    Attributes:
+        name: what the result is called.
+        source, target: the prompts; None: not given.
+        read: reads the image; raises UserError.
+        world: "tabletop" for images of that world.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""Where a run's figures and pictures are logged: Weights & Biases, a CSV file, or nowhere."""
+"""Log a run's figures and images: to Weights & Biases, to a CSV file, or nowhere."""
 
 from __future__ import annotations
 
@@ -23,20 +23,21 @@ PROJECT = "ids3d"
 
 
 class Tracking:
-    """The Lightning loggers of one run, and the pictures that go with them.
+    """The Lightning loggers of one run, and the images that go with them.
 
     `loggers` is for `pl.Trainer(logger=...)`: CSV and W&B with `tracking=wandb`, CSV alone with `tracking=csv`, and
-    none with `tracking=none`. Every trainer of the run is given the same ones. Pictures go to W&B only; on the disk
-    they lie in the run's `renders/` whatever the tracking.
+    none with `tracking=none`. Every trainer of the run is given the same ones. Images go to W&B only; on disk they
+    are in the run's `renders/` whatever the tracking.
 
-    W&B runs offline, asking and sending nothing, where there is no API key or WANDB_MODE says so.
+    W&B runs offline, without a question or a request, where there is no API key or WANDB_MODE says so.
 
     Args:
         job: its `tracking` says which loggers; W&B is given all its settings.
         folder: the run's folder. CSV goes to `metrics.csv` in it, W&B's own files to `wandb/`.
-        resume: go on with the file and the W&B run that are there already, instead of starting new ones.
+        resume: append to the file and the W&B run that are there already, instead of starting new ones.
 
-    Raises UserError when there is a key but W&B's service cannot be reached within a minute or refuses it.
+    Raises:
+        UserError: there is a key, but W&B's service refuses it or cannot be reached within a minute.
     """
 
     def __init__(self, job: Job, folder: Path, resume: bool = False) -> None:
@@ -48,19 +49,18 @@ class Tracking:
             self._wandb = _wandb_logger(job, folder, resume)
             self.loggers.append(self._wandb)
 
-    def log_panel(self, name: str, pictures: Mapping[str, Tensor], step: int) -> None:
-        """Pictures that belong side by side (caption -> (H, W, 3) in [0, 1], any device) under `name`."""
+    def log_panel(self, name: str, images: Mapping[str, Tensor], step: int) -> None:
+        """Log images that belong side by side, by caption ((h, w, 3) in [0, 1], any device), under `name`."""
         if self._wandb is not None:
-            images = [to_bytes(picture) for picture in pictures.values()]
-            self._wandb.log_image(name, images, step, caption=list(pictures))
+            self._wandb.log_image(name, [to_bytes(i) for i in images.values()], step, caption=list(images))
 
     def log_video(self, name: str, file: Path, step: int) -> None:
-        """A film (an .mp4 file) under `name`."""
+        """Log a video (an .mp4 file) under `name`."""
         if self._wandb is not None:
             self._wandb.log_video(name, [str(file)], step, format=["mp4"])
 
     def close(self) -> None:
-        """Writes what is left, and says how to send an offline run to W&B. The last call; again, it does nothing."""
+        """Write what is left, and say how to send an offline run to W&B. A second call does nothing."""
         for logger in self.loggers:
             logger.save()
         if self._wandb is not None:
@@ -73,12 +73,12 @@ class Tracking:
 
 
 def _csv_logger(folder: Path, resume: bool) -> CSVLogger:
-    """Lightning's CSV logger, writing straight to `folder/metrics.csv`."""
+    """Return Lightning's CSV logger, made to write to `folder/metrics.csv`."""
     from pytorch_lightning.loggers import CSVLogger
     from pytorch_lightning.loggers.csv_logs import ExperimentWriter
 
     class Writer(ExperimentWriter):
-        """Without the check by which Lightning's writer deletes the file of a run that is resumed."""
+        """Lightning's, without the check that deletes the file of a run that is resumed."""
 
         def _check_log_dir_exists(self) -> None:
             if Path(self.metrics_file_path).exists():
@@ -92,8 +92,8 @@ def _csv_logger(folder: Path, resume: bool) -> CSVLogger:
     return logger
 
 
-def _is_offline() -> bool:
-    """Whether W&B is to run without its service: WANDB_MODE says so, or there is no API key."""
+def is_offline() -> bool:
+    """Tell whether W&B is to run without its service: WANDB_MODE says so, or there is no API key."""
     mode = os.environ.get("WANDB_MODE")
     if mode:
         return mode in ("offline", "dryrun")
@@ -102,11 +102,11 @@ def _is_offline() -> bool:
     import wandb
 
     settings = wandb.setup().settings
-    return not (settings.api_key or _in_netrc(urlsplit(settings.base_url).hostname or ""))
+    return not (settings.api_key or in_netrc(urlsplit(settings.base_url).hostname or ""))
 
 
-def _in_netrc(host: str) -> bool:
-    """Whether the user's netrc file, where `wandb login` puts the key, has one for `host`."""
+def in_netrc(host: str) -> bool:
+    """Tell whether the user's netrc file, where `wandb login` puts the key, has one for `host`."""
     places = [os.environ["NETRC"]] if "NETRC" in os.environ else ["~/.netrc", "~/_netrc"]
     for place in (Path(place).expanduser() for place in places):
         try:
@@ -118,21 +118,21 @@ def _in_netrc(host: str) -> bool:
 
 
 def _wandb_logger(job: Job, folder: Path, resume: bool) -> WandbLogger:
-    """Lightning's W&B logger with its run started, so that what can fail does so now."""
+    """Return Lightning's W&B logger with its run started, so that what can fail does so now."""
     import wandb
     from pytorch_lightning.loggers import WandbLogger
 
-    offline = _is_offline()
+    offline = is_offline()
     if offline:
         print("W&B: no API key, or WANDB_MODE=offline: this run is logged on this machine only")
-    former = sorted((folder / "wandb").glob("*run-*-*")) if resume else []
+    earlier = sorted((folder / "wandb").glob("*run-*-*")) if resume else []
     try:
         run = wandb.init(
             project=PROJECT,
             group=job.name,
             name=f"{job.name}/{job.tag}",
-            id=former[-1].name.rpartition("-")[2] if former else None,
-            resume="allow" if former else None,
+            id=earlier[-1].name.rpartition("-")[2] if earlier else None,
+            resume="allow" if earlier else None,
             dir=folder,
             config=job.to_mapping(),
             mode="offline" if offline else None,

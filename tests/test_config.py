@@ -10,7 +10,6 @@ from typing import Any, Literal
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from omegaconf import OmegaConf
 
 from ids3d.config import Node, Origin, parse
 from ids3d.errors import UserError
@@ -65,7 +64,6 @@ def test_parse_takes_each_kind_of_value() -> None:
         2.0, 1000, True, "a", "slow", (1.0, 2.0), (1, 2, 3), ["a"], None, "b", Inner(7), {"a": 1.0}
     )
     assert parse(Everything, node) == expected
-    assert parse(Everything, OmegaConf.create(node)) == expected
     assert isinstance(parse(Everything, node).rate, float) and isinstance(parse(Everything, node).steps, int)
     assert parse(Everything, {}) == Everything()
 

@@ -17,13 +17,13 @@ from ids3d.images import save_video
 from ids3d.tracking import Tracking
 
 
-def experiment(kind: Literal["wandb", "csv", "none"], monkeypatch: pytest.MonkeyPatch) -> SceneJob:
+def experiment(loggers: Literal["wandb", "csv", "none"], monkeypatch: pytest.MonkeyPatch) -> SceneJob:
     monkeypatch.setattr(SceneJob, "to_mapping", lambda self: {"name": self.name})
     modules = {
         key: Module(key, fields["kinds"], fields["default"], Node())
         for key, fields in module_fields(SceneJob).items()
     }
-    return SceneJob(name="toy", tag="a", tracking=kind, **modules)
+    return SceneJob(name="toy", tag="a", tracking=loggers, **modules)
 
 
 @pytest.fixture(autouse=True)
@@ -66,16 +66,16 @@ def test_none_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_whether_there_is_a_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert tracking._is_offline()
+    assert tracking.is_offline()
     monkeypatch.setenv("WANDB_API_KEY", "x" * 40)
-    assert not tracking._is_offline()
+    assert not tracking.is_offline()
     monkeypatch.setenv("WANDB_MODE", "offline")
-    assert tracking._is_offline()
+    assert tracking.is_offline()
     (tmp_path / "netrc").write_text("machine api.wandb.ai login user password secret\n")
-    assert tracking._in_netrc("api.wandb.ai") and not tracking._in_netrc("example.org")
+    assert tracking.in_netrc("api.wandb.ai") and not tracking.in_netrc("example.org")
     (tmp_path / "netrc").write_text("machine\n")
     with pytest.raises(UserError, match="netrc cannot be read"):
-        tracking._in_netrc("api.wandb.ai")
+        tracking.in_netrc("api.wandb.ai")
 
 
 @pytest.mark.slow

@@ -51,7 +51,7 @@ def find_config(path: str) -> Path:
 
 
 def read_file(file: Path, modules: ModuleDefaults) -> Node:
-    """The layer of a YAML file. Raises UserError: it is missing, cannot be read, or is no YAML mapping."""
+    """Read the layer of a YAML file. Raises UserError: it is missing, cannot be read, or is no YAML mapping."""
     try:
         text = file.read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -72,7 +72,7 @@ def read_file(file: Path, modules: ModuleDefaults) -> Node:
 
 
 def read_overrides(overrides: Sequence[str], modules: ModuleDefaults) -> Node:
-    """The layer of a command line's `key=value` words, whatever their order. Raises UserError for other words."""
+    """Read the layer of `key=value` words, whatever their order. Raises UserError for other words."""
     layer = Node()
     for override in overrides:
         match = re.fullmatch(r"([A-Za-z_][\w-]*(?:\.[\w-]+)*)=(.*)", override, re.DOTALL)
@@ -97,7 +97,7 @@ def read_overrides(overrides: Sequence[str], modules: ModuleDefaults) -> Node:
 
 
 def merge(old: Node, new: Node, modules: ModuleDefaults) -> Node:
-    """`new` over `old`; neither is changed. Lists and scalars are replaced, and so is a module of another type."""
+    """Return `new` over `old`, neither changed. Lists and scalars are replaced, and so is a module of another type."""
     merged = Node(old, old.origins)
     for key, value in new.items():
         before = old.get(key)
@@ -112,7 +112,7 @@ def merge(old: Node, new: Node, modules: ModuleDefaults) -> Node:
 
 
 def _is_other_type(before: Node, after: Node, defaults: frozenset[str] | None) -> bool:
-    """Whether `after` names another type of module than `before` stands for; False where they are no modules."""
+    """Tell whether `after` names another type of module than `before` stands for; False where they are no modules."""
     if defaults is None or "type" not in after:
         return False
     return after["type"] not in ({before["type"]} if "type" in before else defaults)
@@ -128,7 +128,7 @@ def _override_value(text: str) -> Any:
 
 
 def _as_node(values: Mapping[Any, Any], source: str, modules: ModuleDefaults | None = None) -> Node:
-    """Plain mappings as Nodes of `source`; a module's bare name becomes a mapping with `type`."""
+    """Return plain mappings as Nodes of `source`; a module's bare name becomes a mapping with `type`."""
     node = Node()
     for key, value in values.items():
         if not isinstance(key, str):

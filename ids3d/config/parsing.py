@@ -1,4 +1,4 @@
-"""From mappings to dataclasses, each value checked, with errors that say which key of which file is wrong."""
+"""Parse mappings into dataclasses, each value checked, with errors that say which key of which file is wrong."""
 
 from __future__ import annotations
 
@@ -9,8 +9,6 @@ import typing
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypeVar, Union
 
-from omegaconf import DictConfig, OmegaConf
-
 from ids3d.config.layers import Node, Origin
 from ids3d.errors import UserError, nearest
 
@@ -18,7 +16,7 @@ D = TypeVar("D")
 
 
 def parse(cls: type[D], node: Mapping[str, Any], where: str = "") -> D:
-    """An instance of the dataclass `cls` with the values of `node`, each checked against the field's type.
+    """Return an instance of the dataclass `cls` with the values of `node`, each checked against the field's type.
 
     Understood: bool, int, float, str, Literal, list[...], tuple[...], X | None, dict[str, ...], nested dataclasses
     and Any. Integers are taken for floats, and whole floats (1e4) for integers; nothing else is converted.
@@ -26,8 +24,6 @@ def parse(cls: type[D], node: Mapping[str, Any], where: str = "") -> D:
     of the wrong type, and a missing key without a default. A ValueError from the dataclass's own `__post_init__`
     becomes a UserError too.
     """
-    if isinstance(node, DictConfig):
-        node = OmegaConf.to_container(node, resolve=True)  # type: ignore[assignment]
     if not isinstance(node, Mapping):
         raise UserError(f"{where}: expected a mapping of settings, got {_shown(node)}")
     fields = {field.name: field for field in dataclasses.fields(cls) if field.init}  # type: ignore[arg-type]
@@ -54,15 +50,15 @@ def parse(cls: type[D], node: Mapping[str, Any], where: str = "") -> D:
 
 
 def _convert(hint: Any, value: Any, path: str, origin: Origin | None) -> Any:
-    """`value` as the type that `hint` says. Raises UserError."""
-    kind, args = typing.get_origin(hint), typing.get_args(hint)
+    """Return `value` as the type that `hint` says. Raises UserError."""
+    outer, args = typing.get_origin(hint), typing.get_args(hint)
     if hint is Any:
         return value
     if dataclasses.is_dataclass(hint) and isinstance(hint, type) and isinstance(value, hint):
         return value
-    if kind in (Union, types.UnionType):
+    if outer in (Union, types.UnionType):
         return _convert_union(args, hint, value, path, origin)
-    if kind is Literal:
+    if outer is Literal:
         text = origin.text if origin else None
         for option in args:
             if option == text or (option == value and type(option) is type(value)):
@@ -73,9 +69,9 @@ def _convert(hint: Any, value: Any, path: str, origin: Origin | None) -> Any:
         if not isinstance(value, Mapping):
             raise _bad(path, origin, hint, value)
         return parse(hint, value, path)
-    if kind in (list, tuple, Sequence):
-        return _convert_sequence(kind, args, hint, value, path, origin)
-    if kind in (dict, Mapping) or hint is dict:
+    if outer in (list, tuple, Sequence):
+        return _convert_sequence(outer, args, hint, value, path, origin)
+    if outer in (dict, Mapping) or hint is dict:
         if not isinstance(value, Mapping):
             raise _bad(path, origin, hint, value)
         inner = args[1] if args else Any
@@ -121,23 +117,23 @@ def _convert_union(args: tuple[Any, ...], hint: Any, value: Any, path: str, orig
 
 
 def _convert_sequence(
-    kind: Any, args: tuple[Any, ...], hint: Any, value: Any, path: str, origin: Origin | None
+    outer: Any, args: tuple[Any, ...], hint: Any, value: Any, path: str, origin: Origin | None
 ) -> list[Any] | tuple[Any, ...]:
     if not isinstance(value, list | tuple):
         raise _bad(path, origin, hint, value)
-    if kind is tuple and not (len(args) == 2 and args[1] is Ellipsis):
+    if outer is tuple and not (len(args) == 2 and args[1] is Ellipsis):
         if len(value) != len(args):
             raise _bad(path, origin, hint, value)
-        kinds: Sequence[Any] = args
+        hints: Sequence[Any] = args
     else:
-        kinds = [args[0]] * len(value)
+        hints = [args[0]] * len(value)
     place = Origin(origin.source) if origin else None
-    items = [_convert(k, v, f"{path}[{i}]", place) for i, (k, v) in enumerate(zip(kinds, value, strict=True))]
-    return tuple(items) if kind is tuple else items
+    items = [_convert(h, v, f"{path}[{i}]", place) for i, (h, v) in enumerate(zip(hints, value, strict=True))]
+    return tuple(items) if outer is tuple else items
 
 
 def _unquoted(text: str) -> str:
-    """The text without the one pair of quotes around it, if there is one."""
+    """Return the text without the one pair of quotes around it, if there is one."""
     return text[1:-1] if len(text) > 1 and text[0] == text[-1] and text[0] in "'\"" else text
 
 
@@ -146,7 +142,7 @@ def _bad(path: str, origin: Origin | None, hint: Any, value: Any) -> UserError:
 
 
 def _named(hint: Any) -> str:
-    """A type in words."""
+    """Return a type in words."""
     plain = {
         str: "text",
         bool: "true or false",
@@ -157,14 +153,14 @@ def _named(hint: Any) -> str:
     }
     if hint in plain:
         return plain[hint]
-    kind, args = typing.get_origin(hint), typing.get_args(hint)
-    if kind in (Union, types.UnionType):
+    outer, args = typing.get_origin(hint), typing.get_args(hint)
+    if outer in (Union, types.UnionType):
         return " or ".join(_named(option) for option in args)
-    if kind is Literal:
+    if outer is Literal:
         return " or ".join(str(option) for option in args)
-    if kind is tuple and args[-1:] != (Ellipsis,):
+    if outer is tuple and args[-1:] != (Ellipsis,):
         return f"a list of {len(args)}: [{', '.join(_named(option) for option in args)}]"
-    if kind in (list, tuple, Sequence):
+    if outer in (list, tuple, Sequence):
         return f"a list, each item {_named(args[0])}"
     return "a mapping of settings"
 

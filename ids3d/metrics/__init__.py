@@ -1,4 +1,4 @@
-"""Figures of merit: fidelity, perceptual distance, agreement with captions, what changed where, and geometry."""
+"""Metrics: fidelity, perceptual distance, agreement with captions, what changed where, and geometry."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ THRESHOLD = 0.1
 
 
 def changed_region_iou(source: Tensor, edited: Tensor, mask: Tensor, threshold: float = THRESHOLD) -> float:
-    """Intersection over union of the pixels that changed and of those that should have.
+    """Return the intersection over union of the pixels that changed and those that should have.
 
     Args:
         source, edited: (h, w, 3) in [0, 1].
@@ -28,28 +28,28 @@ def changed_region_iou(source: Tensor, edited: Tensor, mask: Tensor, threshold: 
     Raises:
         ValueError: the shapes disagree.
     """
-    _same(source, edited)
+    _check_same_shape(source, edited)
     if mask.shape != source.shape[:2]:
-        raise ValueError(f"mask {tuple(mask.shape)} does not fit a picture {tuple(source.shape)}")
+        raise ValueError(f"mask {tuple(mask.shape)} does not fit an image {tuple(source.shape)}")
     changed = (source - edited).abs().mean(-1) > threshold
     union = int((changed | mask).sum())
     return int((changed & mask).sum()) / union if union else math.nan
 
 
 def edit_strength(source: Tensor, edited: Tensor, truth: Tensor, mask: Tensor | None = None) -> float:
-    """How much of the true change was made: ⟨edited − source, truth − source⟩ / ‖truth − source‖² over the mask.
+    """Return how much of the true change was made: ⟨edited − source, truth − source⟩ / ‖truth − source‖².
 
     0 where nothing was done, 1 for the true edit; a change in another direction counts for nothing.
 
     Args:
         source, edited, truth: (h, w, 3).
-        mask: (h, w) bool; None = everywhere.
+        mask: (h, w) bool, where to look; None = everywhere.
 
     Returns:
         a share, which may be negative or above 1; nan where the true edit changes nothing.
     """
-    _same(source, edited)
-    _same(source, truth)
+    _check_same_shape(source, edited)
+    _check_same_shape(source, truth)
     done, due = edited - source, truth - source
     if mask is not None:
         done, due = done[mask], due[mask]
@@ -61,7 +61,7 @@ def edit_strength(source: Tensor, edited: Tensor, truth: Tensor, mask: Tensor | 
 def directional_similarity(
     clip: ClipScore, source: Tensor, edited: Tensor, captions: tuple[str, str]
 ) -> float:
-    """cos(E(edited) − E(source), T(target) − T(source)): does the change of the picture go the way of the captions'?
+    """Return cos(E(edited) − E(source), T(target) − T(source)): whether the image changed as the captions do.
 
     Gal et al. 2021 (StyleGAN-NADA, arXiv 2108.00946), equation 2; E and T are CLIP's unit embeddings.
 
@@ -70,9 +70,9 @@ def directional_similarity(
         captions: (source, target).
 
     Returns:
-        -1 to 1; nan where picture or caption did not change.
+        -1 to 1; nan where image or caption did not change.
     """
-    _same(source, edited)
+    _check_same_shape(source, edited)
     seen = clip.embed_pictures(torch.stack([source, edited]).permute(0, 3, 1, 2))
     read = clip.embed_captions(list(captions))
     change, wanted = seen[1] - seen[0], read[1] - read[0]
@@ -81,6 +81,6 @@ def directional_similarity(
     return float(F.cosine_similarity(change, wanted, dim=0))
 
 
-def _same(a: Tensor, b: Tensor) -> None:
+def _check_same_shape(a: Tensor, b: Tensor) -> None:
     if a.shape != b.shape:
-        raise ValueError(f"pictures {tuple(a.shape)} and {tuple(b.shape)} must have one shape")
+        raise ValueError(f"images {tuple(a.shape)} and {tuple(b.shape)} must have one shape")

@@ -1,4 +1,4 @@
-"""CLIP score: the cosine between the embeddings of a picture and of a caption (arXiv 2104.08718, not rescaled)."""
+"""CLIP score: the cosine between the embeddings of an image and of a caption (arXiv 2104.08718, not rescaled)."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from ids3d.errors import UserError
 
 
 class ClipScore(nn.Module):
-    """A frozen CLIP that scores pictures against captions.
+    """A frozen CLIP that scores images against captions.
 
-    torchmetrics' CLIPScore rounds pictures to bytes and multiplies by 100; published editing figures (0.16 and the
+    torchmetrics' CLIPScore rounds images to bytes and multiplies by 100; published editing figures (0.16 and the
     like) are plain cosines.
 
     Args:
@@ -48,32 +48,32 @@ class ClipScore(nn.Module):
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
 
     @torch.no_grad()
-    def forward(self, pictures: Tensor, captions: Sequence[str]) -> Tensor:
-        """Score picture i against caption i.
+    def forward(self, images: Tensor, captions: Sequence[str]) -> Tensor:
+        """Score image i against caption i.
 
         Args:
-            pictures: (b, 3, h, w) in [0, 1]; as CLIP's own preprocessing does, the short side is resized
+            images: (b, 3, h, w) in [0, 1]; as CLIP's own preprocessing does, the short side is resized
                 (bicubic, anti-aliased) to CLIP's input size and the middle square taken.
             captions: b texts.
 
         Returns:
             (b,) cosines in [-1, 1].
         """
-        if len(captions) != len(pictures):
-            raise ValueError(f"{len(pictures)} pictures and {len(captions)} captions")
-        return F.cosine_similarity(self.embed_pictures(pictures), self.embed_captions(captions), dim=-1)
+        if len(captions) != len(images):
+            raise ValueError(f"{len(images)} images and {len(captions)} captions")
+        return F.cosine_similarity(self.embed_pictures(images), self.embed_captions(captions), dim=-1)
 
     @torch.no_grad()
-    def embed_pictures(self, pictures: Tensor) -> Tensor:
-        """Unit embeddings (b, d) of pictures (b, 3, h, w) in [0, 1], preprocessed as `forward` says."""
+    def embed_pictures(self, images: Tensor) -> Tensor:
+        """Return the unit embeddings (b, d) of images (b, 3, h, w) in [0, 1], preprocessed as `forward` says."""
         size = self.model.config.vision_config.image_size
-        pixels = (_short_side(pictures.to(self.mean), size).clamp(0, 1) - self.mean) / self.std
+        pixels = (centre_square(images.to(self.mean), size).clamp(0, 1) - self.mean) / self.std
         seen = self.model.vision_model(pixel_values=pixels).pooler_output
         return F.normalize(self.model.visual_projection(seen), dim=-1)
 
     @torch.no_grad()
     def embed_captions(self, captions: Sequence[str]) -> Tensor:
-        """Unit embeddings (b, d) of b texts; what is longer than CLIP reads is cut off."""
+        """Return the unit embeddings (b, d) of b texts; what is longer than CLIP reads is cut off."""
         longest = self.model.config.text_config.max_position_embeddings
         tokens = self.tokenizer(
             list(captions), padding=True, truncation=True, max_length=longest, return_tensors="pt"
@@ -82,19 +82,19 @@ class ClipScore(nn.Module):
         return F.normalize(self.model.text_projection(read.pooler_output), dim=-1)
 
 
-def _short_side(pictures: Tensor, size: int) -> Tensor:
-    """The middle size x size square of pictures (b, 3, h, w) whose short side was brought to `size`."""
-    height, width = pictures.shape[-2:]
+def centre_square(images: Tensor, size: int) -> Tensor:
+    """Resize images (b, 3, h, w) so that the short side is `size`, and return their middle size x size squares."""
+    height, width = images.shape[-2:]
     scale = size / min(height, width)
     height, width = max(size, round(height * scale)), max(size, round(width * scale))
-    if pictures.shape[-2:] != (height, width):
-        pictures = F.interpolate(pictures, (height, width), mode="bicubic", antialias=True)
+    if images.shape[-2:] != (height, width):
+        images = F.interpolate(images, (height, width), mode="bicubic", antialias=True)
     top, left = (height - size) // 2, (width - size) // 2
-    return pictures[..., top : top + size, left : left + size]
+    return images[..., top : top + size, left : left + size]
 
 
 def _normalisation(path: str | Path) -> tuple[list[float], list[float]]:
-    """(mean, std) per channel from the checkpoint's preprocessor_config.json, or OpenAI's."""
+    """Return (mean, std) per channel from the checkpoint's preprocessor_config.json, or OpenAI's."""
     from transformers.image_processing_base import ImageProcessingMixin
     from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 

@@ -1,4 +1,4 @@
-"""Whether depth is right, and whether views of an edited scene agree with each other."""
+"""Geometry: the error of a depth map, and the consistency of views of an edited scene with each other."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ids3d.metrics.psnr import psnr
 
 
 def depth_error(depth: Tensor, truth: Tensor, mask: Tensor | None = None) -> tuple[float, float]:
-    """The mean absolute error, in the depth's units, and the mean of it relative to the true depth.
+    """Return the mean absolute error, in the depth's units, and the mean error relative to the true depth.
 
     Args:
         depth, truth: (h, w), distances along the rays; where the true one is not above 0 there is none.
@@ -39,7 +39,7 @@ def view_consistency(
     mask: Tensor | None = None,
     tolerance: float = 0.02,
 ) -> tuple[float, float]:
-    """How well the second view agrees with the first: points that both see should be of one colour.
+    """Measure how well the second view agrees with the first: points that both see should be of one colour.
 
     The first view's points are placed by its depth and looked up in the second view. A point counts where the second
     view sees that same point: its depth there is within `tolerance` of the point's distance, relative to it.

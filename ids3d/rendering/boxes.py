@@ -1,4 +1,4 @@
-"""Where rays cross axis-aligned boxes."""
+"""Rays and axis-aligned boxes: intersection and clipping."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def ray_aabb_intersect(
     far_plane: float = INF,
     miss_value: float = INF,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Where rays enter and leave boxes. On CUDA nerfacc's kernel.
+    """Intersect rays with boxes. On CUDA nerfacc's kernel.
 
     A box is hit where the ray's line meets it (a corner suffices) and it is not wholly behind the origin. The near and
     far planes clip the distances; they do not decide about the hit. A ray within a face counts as inside (nerfacc
@@ -51,7 +51,7 @@ def ray_aabb_intersect(
 
 @dataclass(frozen=True)
 class Segments:
-    """Rays cut at the faces of m boxes, each into s = 2m - 1 pieces.
+    """Rays clipped to m boxes, each cut at their faces into s = 2m - 1 pieces.
 
     Attributes:
         edges: (n_rays, s + 1) distances of the cuts, ascending; inf for a box that the ray misses.
@@ -67,8 +67,10 @@ class Segments:
     valid: Tensor
 
 
-def cut(rays_o: Tensor, rays_d: Tensor, aabbs: Tensor, near_planes: Tensor, far_planes: Tensor) -> Segments:
-    """The pieces of rays within boxes, as nerfacc's traversal takes them.
+def clip_rays(
+    rays_o: Tensor, rays_d: Tensor, aabbs: Tensor, near_planes: Tensor, far_planes: Tensor
+) -> Segments:
+    """Clip rays to boxes: their pieces within the boxes, in the order of nerfacc's traversal.
 
     A cut at which a box is entered begins a piece of that box; one at which a box is left begins a piece of the box
     that is left next, and nothing at all if another one is entered next. For nested boxes that is the innermost box.

@@ -27,13 +27,12 @@ def march_cone(
     step_size: float,
     cone_angle: float,
 ) -> Samples:
-    """Samples of rays within the occupied cells of grids; arguments as for `ids3d.rendering.march.march`."""
+    """Place samples along rays with growing steps; arguments as for `ids3d.rendering.march.march`."""
     walk = _Walk(rays_o, rays_d, binaries, aabbs, pieces)
     rays = torch.arange(len(rays_o), device=rays_o.device)
     t = near_planes.clone()
-    connected = torch.zeros_like(
-        rays, dtype=torch.bool
-    )  # the last thing that the ray did was to take a sample
+    # Whether the last thing that a ray did was to take a sample.
+    connected = torch.zeros_like(rays, dtype=torch.bool)
     found: list[tuple[Tensor, Tensor, Tensor]] = []
     while True:
         entered = walk.enter()
@@ -58,7 +57,7 @@ def march_cone(
 
 
 def _stepped(t: Tensor, step: Tensor, target: Tensor) -> Tensor:
-    """t after as many equal steps as bring the middle of the next one to the target or behind it."""
+    """Return t after as many equal steps as bring the middle of the next one to the target or behind it."""
     return t + ((target - t) / step - 0.5).ceil().clamp(min=0) * step
 
 
@@ -77,11 +76,11 @@ class _Walk:
         self.cell = torch.zeros_like(rays_o, dtype=torch.int64)
 
     def of_piece(self, values: Tensor) -> Tensor:
-        """Each ray's value (n_rays,) for the piece that it is in, of values (n_rays, s)."""
+        """Return each ray's value (n_rays,) for the piece that it is in, of values (n_rays, s)."""
         return values.gather(1, self.piece.clamp(max=values.shape[1] - 1)[:, None])[:, 0]
 
     def enter(self) -> Tensor:
-        """Take the rays that walk nowhere to their next piece; (n_rays,) bool of those that begin to walk it."""
+        """Take the rays that walk nowhere to their next piece, and return which of them begin to walk it, (n_rays,)."""
         self.piece = self.piece + (~self.walking).long()
         pending = ~self.walking & (self.piece < self.pieces.valid.shape[1])
         entered = pending & self.of_piece(self.pieces.valid)
@@ -94,16 +93,16 @@ class _Walk:
         return entered
 
     def _faces(self) -> Tensor:
-        """(n_rays, 3) distances at which each axis' next face is crossed."""
+        """Return the distances (n_rays, 3) at which each axis' next face is crossed."""
         face = self.lower[self.level] + (self.cell + (self.rays_d > 0)) * self.size[self.level]
         return torch.where(self.rays_d == 0, INF, (face - self.rays_o) / self.rays_d)
 
     def exits(self) -> Tensor:
-        """(n_rays,) distances at which the cells end, or the pieces if they do so before."""
+        """Return the distances (n_rays,) at which the cells end, or the pieces if they do so before."""
         return torch.minimum(self._faces().amin(1), self.of_piece(self.pieces.ends))
 
     def occupied(self) -> Tensor:
-        """(n_rays,) bool."""
+        """Tell whether the rays' cells are occupied, (n_rays,) bool."""
         return self.binaries[(self.level, *self.cell.unbind(1))]
 
     def advance(self, mask: Tensor) -> None:

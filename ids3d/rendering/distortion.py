@@ -1,4 +1,4 @@
-"""How far a ray's weight is spread out: what a field of clear surfaces keeps small."""
+"""The distortion loss: how far a ray's weight is spread out, which clear surfaces keep small."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ids3d.rendering.scan import exclusive_sum
 
 
 def distortion(weights: Tensor, samples: Samples) -> Tensor:
-    """Mip-NeRF 360's distortion of each ray's weights (Barron et al. 2022, arXiv 2111.12077, equation 15).
+    """Return Mip-NeRF 360's distortion of each ray's weights (Barron et al. 2022, arXiv 2111.12077, equation 15).
 
         Σ_ij w_i w_j |m_i − m_j|  +  1/3 Σ_i w_i² δ_i        m: midpoints, δ: lengths of the samples
 

@@ -17,7 +17,7 @@ import nerfacc
 import torch
 from torch import Tensor
 
-from ids3d.rendering.boxes import INF, Segments, cut
+from ids3d.rendering.boxes import INF, Segments, clip_rays
 from ids3d.rendering.cone import march_cone
 from ids3d.rendering.samples import Samples, packed
 
@@ -33,7 +33,7 @@ def march(
     step_size: float,
     cone_angle: float = 0.0,
 ) -> Samples:
-    """The samples of rays within the occupied cells of grids.
+    """Place samples along rays, within the occupied cells of grids.
 
     Args:
         rays_o, rays_d: (n_rays, 3), directions of unit length.
@@ -57,7 +57,7 @@ def march(
         return Samples(nothing, nothing, nothing.long(), nothing.long().view(0, 2))
     if rays_o.is_cuda:
         return _march_nerfacc(rays_o, rays_d, binaries, aabbs, near_planes, far_planes, step_size, cone_angle)
-    pieces = cut(rays_o, rays_d, aabbs, near_planes, far_planes)
+    pieces = clip_rays(rays_o, rays_d, aabbs, near_planes, far_planes)
     if cone_angle > 0:
         return march_cone(rays_o, rays_d, binaries, aabbs, near_planes, pieces, step_size, cone_angle)
     return _march_lattice(rays_o, rays_d, binaries, aabbs, near_planes, pieces, step_size)
@@ -89,7 +89,7 @@ def _march_lattice(
     pieces: Segments,
     step_size: float,
 ) -> Samples:
-    """Equal steps: every midpoint between the boxes' first entry and last exit is looked up, all rays at once."""
+    """March with equal steps: look up every midpoint between the boxes' first entry and last exit, all rays at once."""
     first = (torch.where(pieces.valid, pieces.starts, INF).amin(1) - near_planes) / step_size - 0.5
     end = (torch.where(pieces.valid, pieces.ends, -INF).amax(1) - near_planes) / step_size - 0.5
     inside = pieces.valid.any(1)
@@ -116,7 +116,7 @@ def _march_lattice(
 
 
 def _occupied(rays_o: Tensor, rays_d: Tensor, t: Tensor, binary: Tensor, aabb: Tensor) -> Tensor:
-    """Whether the points at distances t (n_rays, k) are in occupied cells; the nearest cells for points outside."""
+    """Tell whether points at distances t (n_rays, k) are in occupied cells; outside, the nearest cells count."""
     resolution = torch.tensor(binary.shape, device=rays_o.device)
     scale = resolution / (aabb[3:] - aabb[:3])
     origin, direction = (rays_o - aabb[:3]) * scale, rays_d * scale

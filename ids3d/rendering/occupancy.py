@@ -13,7 +13,7 @@ from ids3d.rendering.samples import Samples
 
 
 def cubic_resolution(aabb: Tensor, cells: int) -> tuple[int, int, int]:
-    """How many cells along each side of a box (6,), for about `cells` cells that are about cubes. At least 2 a side."""
+    """Return the cells along each side of a box (6,) for about `cells` nearly cubic ones; at least 2 a side."""
     sides = (aabb[3:] - aabb[:3]).double()
     x, y, z = (sides * (cells / sides.prod()) ** (1 / 3)).round().clamp(min=2).int().tolist()
     return x, y, z
@@ -47,14 +47,14 @@ class OccupancyGrid(nn.Module):
 
     @torch.no_grad()
     def carve(self, cameras: Cameras, near: Tensor) -> None:
-        """Empty for good what lies before a camera where there is known to be nothing.
+        """Mark as empty for good what lies before a camera where there is known to be nothing.
 
         As in nerfacc's `mark_invisible_cells`, but by what each view says of itself: fog that one camera has before it
-        explains its picture as well as surfaces do, and stands in all others. What no camera sees may be anything.
+        explains its image as well as surfaces do, and stands in all others. What no camera sees may be anything.
 
         Args:
             cameras: n, the training views'.
-            near: (n,) depth along each camera's axis before which its picture shows nothing, world units.
+            near: (n,) depth along each camera's axis before which its image shows nothing, world units.
         """
         for level, box in enumerate(self.aabbs):
             sizes = self.possible.shape[1:]
@@ -81,7 +81,7 @@ class OccupancyGrid(nn.Module):
         step_size: float,
         cone_angle: float = 0.0,
     ) -> Samples:
-        """The samples of rays within the occupied cells; see `ids3d.rendering.march.march`."""
+        """Place samples along rays, within the occupied cells; see `ids3d.rendering.march.march`."""
         return march(
             rays_o, rays_d, self.binaries, self.aabbs, near_planes, far_planes, step_size, cone_angle
         )
@@ -96,7 +96,7 @@ class OccupancyGrid(nn.Module):
         decay: float = 0.95,
         warmup_steps: int = 256,
     ) -> None:
-        """Look at the field again, at a random point of each of some cells.
+        """Evaluate the field again, at a random point of each of some cells.
 
         These are all cells while step < warmup_steps; afterwards as many as a quarter of all cells drawn at random,
         and as many drawn from the occupied ones. A cell's estimate becomes max(decay * estimate, what was found), and
@@ -125,7 +125,7 @@ class OccupancyGrid(nn.Module):
         return torch.arange(self.opacity[0].numel(), device=self.opacity.device)
 
     def _some_cells(self, level: int, generator: torch.Generator) -> Tensor:
-        """Flat indices, ascending, each once."""
+        """Return the flat indices of the cells to look at, ascending, each once."""
         total = self.opacity[level].numel()
         n = max(total // 4, 1)
         chosen = torch.zeros(total, dtype=torch.bool, device=self.opacity.device)

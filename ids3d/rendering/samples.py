@@ -1,4 +1,4 @@
-"""The samples of many rays in flat tensors."""
+"""The samples of many rays, packed in flat tensors."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ class Samples:
         return (self.t_starts + self.t_ends) / 2
 
     def where(self, mask: Tensor) -> Samples:
-        """The samples that the mask (n_samples,) keeps."""
+        """Return the samples that the mask (n_samples,) keeps."""
         kept = mask.nonzero()[:, 0]
         return packed(self.t_starts[kept], self.t_ends[kept], self.ray_indices[kept], len(self.packed_info))
 
 
 def packed(t_starts: Tensor, t_ends: Tensor, ray_indices: Tensor, n_rays: int) -> Samples:
-    """Samples from their distances and their rays (n_samples,), in packed order already."""
+    """Make Samples from their distances and their rays (n_samples,), in packed order already."""
     return Samples(t_starts, t_ends, ray_indices, pack_info(ray_indices, n_rays))

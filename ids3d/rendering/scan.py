@@ -21,7 +21,7 @@ from torch import Tensor
 
 @torch.no_grad()
 def pack_info(ray_indices: Tensor, n_rays: int) -> Tensor:
-    """Start and count of every ray's samples.
+    """Return the start and the count of every ray's samples.
 
     Args:
         ray_indices: (n_samples,) int64, non-decreasing, in [0, n_rays).
@@ -37,7 +37,7 @@ def pack_info(ray_indices: Tensor, n_rays: int) -> Tensor:
 
 
 def inclusive_sum(inputs: Tensor, packed_info: Tensor) -> Tensor:
-    """y_i = sum of x_j over j <= i of the same segment.
+    """Return y_i = sum of x_j over j <= i of the same segment.
 
     Args:
         inputs: (n,) packed.
@@ -52,7 +52,7 @@ def inclusive_sum(inputs: Tensor, packed_info: Tensor) -> Tensor:
 
 
 def exclusive_sum(inputs: Tensor, packed_info: Tensor) -> Tensor:
-    """y_i = sum of x_j over j < i of the same segment, so 0 at each segment's first entry. See `inclusive_sum`."""
+    """Return y_i = sum of x_j over j < i of the same segment: 0 at its first entry. See `inclusive_sum`."""
     if inputs.is_cuda:
         return nerfacc.exclusive_sum(inputs, packed_info)
     from_start, from_end = _places(packed_info, len(inputs))
@@ -60,9 +60,9 @@ def exclusive_sum(inputs: Tensor, packed_info: Tensor) -> Tensor:
 
 
 def inclusive_prod(inputs: Tensor, packed_info: Tensor) -> Tensor:
-    """y_i = product of x_j over j <= i of the same segment.
+    """Return y_i = product of x_j over j <= i of the same segment.
 
-    Differentiable in `inputs`; at inputs of zero on CUDA not, where nerfacc's gradient divides by the input.
+    Differentiable in `inputs`, except on CUDA at inputs of zero: nerfacc's gradient divides by the input.
     """
     if inputs.is_cuda:
         return nerfacc.inclusive_prod(inputs, packed_info)
@@ -70,7 +70,7 @@ def inclusive_prod(inputs: Tensor, packed_info: Tensor) -> Tensor:
 
 
 def exclusive_prod(inputs: Tensor, packed_info: Tensor) -> Tensor:
-    """y_i = product of x_j over j < i of the same segment, so 1 at each segment's first entry. See `inclusive_prod`."""
+    """Return y_i = product of x_j over j < i of the same segment: 1 at its first entry. See `inclusive_prod`."""
     if inputs.is_cuda:
         return nerfacc.exclusive_prod(inputs, packed_info)
     from_start = _places(packed_info, len(inputs))[0]
@@ -78,7 +78,7 @@ def exclusive_prod(inputs: Tensor, packed_info: Tensor) -> Tensor:
 
 
 def _places(packed_info: Tensor, n: int) -> tuple[Tensor, Tensor]:
-    """How far each of n entries is from its segment's first entry, and from its last: two (n,) int64."""
+    """Return how far each of n entries is from its segment's first entry, and from its last: two (n,) int64."""
     starts, counts = packed_info.unbind(-1)
     place = torch.arange(n, device=packed_info.device)
     from_start = place - torch.repeat_interleave(starts, counts, output_size=n)
@@ -87,7 +87,7 @@ def _places(packed_info: Tensor, n: int) -> tuple[Tensor, Tensor]:
 
 
 def _scan(x: Tensor, from_start: Tensor, combine: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
-    """Inclusive scan of packed x (n,) by an associative operation."""
+    """Return the inclusive scan of packed x (n,) by an associative operation."""
     longest = int(from_start.max()) + 1 if len(x) else 0
     reach = 1
     while reach < longest:
@@ -98,7 +98,7 @@ def _scan(x: Tensor, from_start: Tensor, combine: Callable[[Tensor, Tensor], Ten
 
 
 def _after_first(inclusive: Tensor, from_start: Tensor, first: float) -> Tensor:
-    """Exclusive from inclusive: every entry the one before it, a segment's first entry `first`."""
+    """Make a scan exclusive: every entry the one before it, a segment's first entry `first`."""
     before = torch.cat([inclusive.new_full((min(len(inclusive), 1),), first), inclusive[:-1]])
     return torch.where(from_start > 0, before, first)
 

@@ -19,7 +19,7 @@ from ids3d.rendering.scan import exclusive_sum
 def transmittance_from_density(
     t_starts: Tensor, t_ends: Tensor, densities: Tensor, packed_info: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """What share of the light from each sample reaches the ray's origin, and how opaque each sample is.
+    """Return the transmittance up to each sample, and the sample's opacity.
 
     Args:
         t_starts, t_ends: (n_samples,) distances along the rays, world units.
@@ -38,7 +38,7 @@ def transmittance_from_density(
 def weights_from_density(
     t_starts: Tensor, t_ends: Tensor, densities: Tensor, packed_info: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Rendering weights w, with transmittance T and opacity α, each (n_samples,) in [0, 1].
+    """Return the rendering weights w, with transmittance T and opacity α, each (n_samples,) in [0, 1].
 
     Arguments and differentiability as for `transmittance_from_density`.
     """
@@ -55,7 +55,7 @@ def visible(
     early_stop_eps: float = 1e-4,
     alpha_threshold: float = 0.0,
 ) -> Tensor:
-    """Which samples can be seen: T >= early_stop_eps and α >= alpha_threshold. (n_samples,) bool, no gradient.
+    """Tell which samples can be seen: T >= early_stop_eps and α >= alpha_threshold. (n_samples,) bool, no gradient.
 
     Arguments as for `transmittance_from_density`.
     """
@@ -73,7 +73,7 @@ def visible(
 
 
 def accumulate_along_rays(weights: Tensor, values: Tensor | None, ray_indices: Tensor, n_rays: int) -> Tensor:
-    """Σ_i w_i v_i over each ray's samples.
+    """Return Σ_i w_i v_i over each ray's samples.
 
     Args:
         weights: (n_samples,).

@@ -12,7 +12,7 @@ from skimage.metrics import peak_signal_noise_ratio
 
 from ids3d.errors import UserError
 from ids3d.metrics import ClipScore, mean_of_finite, psnr
-from ids3d.metrics.clip_score import _short_side
+from ids3d.metrics.clip_score import centre_square
 
 
 def pair(seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -22,33 +22,33 @@ def pair(seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def test_psnr_is_scikit_images() -> None:
-    picture, truth = pair()
-    assert psnr(picture, truth) == pytest.approx(
-        peak_signal_noise_ratio(truth.numpy(), picture.numpy(), data_range=1.0), abs=1e-4
+    image, truth = pair()
+    assert psnr(image, truth) == pytest.approx(
+        peak_signal_noise_ratio(truth.numpy(), image.numpy(), data_range=1.0), abs=1e-4
     )
 
 
 def test_masked_psnr_by_hand() -> None:
-    picture, truth = pair(1)
+    image, truth = pair(1)
     mask = torch.zeros(12, 9, dtype=torch.bool)
     mask[2:5, 3:7] = True
-    inside = np.mean((picture.numpy()[2:5, 3:7] - truth.numpy()[2:5, 3:7]) ** 2)
-    assert psnr(picture, truth, mask) == pytest.approx(-10 * math.log10(inside), abs=1e-4)
-    error = ((picture - truth) ** 2).mean(-1)
+    inside = np.mean((image.numpy()[2:5, 3:7] - truth.numpy()[2:5, 3:7]) ** 2)
+    assert psnr(image, truth, mask) == pytest.approx(-10 * math.log10(inside), abs=1e-4)
+    error = ((image - truth) ** 2).mean(-1)
     outside = (error.sum() - error[2:5, 3:7].sum()) / (~mask).sum()
-    assert psnr(picture, truth, ~mask) == pytest.approx(-10 * math.log10(outside), abs=1e-4)
+    assert psnr(image, truth, ~mask) == pytest.approx(-10 * math.log10(outside), abs=1e-4)
 
 
 def test_psnr_at_its_edges() -> None:
-    picture, truth = pair(2)
+    image, truth = pair(2)
     assert psnr(truth, truth) == math.inf
-    assert math.isnan(psnr(picture, truth, torch.zeros(12, 9, dtype=torch.bool)))
+    assert math.isnan(psnr(image, truth, torch.zeros(12, 9, dtype=torch.bool)))
     assert mean_of_finite([1.0, math.nan, 3.0, math.inf]) == 2.0
     assert math.isnan(mean_of_finite([math.nan]))
     with pytest.raises(ValueError, match="one shape"):
-        psnr(picture, truth[:5])
+        psnr(image, truth[:5])
     with pytest.raises(ValueError, match="does not fit"):
-        psnr(picture, truth, torch.ones(3, 3, dtype=torch.bool))
+        psnr(image, truth, torch.ones(3, 3, dtype=torch.bool))
 
 
 @pytest.fixture(scope="module")
@@ -86,25 +86,25 @@ def test_clip_score_is_the_models_own_cosine(clip_folder: Path) -> None:
     from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
     score = ClipScore(clip_folder)
-    pictures = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(3))
+    images = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(3))
     texts = ["a red cube", "fog"]
-    got = score(pictures, texts)
+    got = score(images, texts)
 
     model, tokenizer = CLIPModel.from_pretrained(clip_folder), AutoTokenizer.from_pretrained(clip_folder)
     mean, std = (torch.tensor(x).view(1, 3, 1, 1) for x in (OPENAI_CLIP_MEAN, OPENAI_CLIP_STD))
     for i in range(2):  # one by one: neither the batch nor the padding may matter
         with torch.no_grad():
             tokens = tokenizer(texts[i], return_tensors="pt")
-            out = model(pixel_values=(pictures[i : i + 1] - mean) / std, **tokens)
+            out = model(pixel_values=(images[i : i + 1] - mean) / std, **tokens)
         cosine = out.logits_per_image[0, 0].item() / model.logit_scale.exp().item()
         assert float(got[i]) == pytest.approx(cosine, abs=1e-6)
 
 
 def test_clip_sees_the_middle_square() -> None:
-    picture = torch.zeros(1, 3, 10, 30)
-    picture[..., 10:20] = 1
-    assert torch.equal(_short_side(picture, 10), torch.ones(1, 3, 10, 10))
-    assert _short_side(torch.rand(1, 3, 37, 21), 8).shape == (1, 3, 8, 8)
+    image = torch.zeros(1, 3, 10, 30)
+    image[..., 10:20] = 1
+    assert torch.equal(centre_square(image, 10), torch.ones(1, 3, 10, 10))
+    assert centre_square(torch.rand(1, 3, 37, 21), 8).shape == (1, 3, 8, 8)
 
 
 def test_no_clip_is_one_line(tmp_path: Path) -> None:

@@ -15,14 +15,14 @@ from ids3d.metrics import ClipLpips, ClipScore, PackagedLpips, ssim
 from ids3d.tabletop.evaluate import PRIOR
 
 
-def pictures(seed: int = 0, size: tuple[int, int] = (24, 31)) -> tuple[Tensor, Tensor]:
+def images(seed: int = 0, size: tuple[int, int] = (24, 31)) -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(seed)
     a = torch.rand(*size, 3, generator=generator)
     return a, (a + 0.2 * torch.randn(*size, 3, generator=generator)).clamp(0, 1)
 
 
 def test_ssim_is_scikit_images() -> None:
-    a, b = pictures()
+    a, b = images()
     value, full = structural_similarity(
         a.numpy(),
         b.numpy(),
@@ -35,12 +35,12 @@ def test_ssim_is_scikit_images() -> None:
     )
     assert ssim(a, b) == pytest.approx(value, abs=1e-4)
     mask = torch.zeros(24, 31, dtype=torch.bool)
-    mask[8:14, 9:20] = True  # away from the border, where the two extend the picture differently
+    mask[8:14, 9:20] = True  # away from the border, where the two extend the image differently
     assert ssim(a, b, mask) == pytest.approx(full.mean(-1)[mask.numpy()].mean(), abs=1e-4)
 
 
 def test_ssim_at_its_edges() -> None:
-    a, b = pictures()
+    a, b = images()
     assert ssim(a, a) == pytest.approx(1.0, abs=1e-5)
     flat = torch.full((12, 12, 3), 0.3)
     assert ssim(flat, flat) == pytest.approx(1.0, abs=1e-5)
@@ -59,7 +59,7 @@ def tabletop() -> ClipLpips:
 
 
 def test_the_formula_by_hand(tabletop: ClipLpips) -> None:
-    a, b = (x.permute(2, 0, 1)[None] for x in pictures(1, (64, 64)))
+    a, b = (x.permute(2, 0, 1)[None] for x in images(1, (64, 64)))
     model = tabletop.clip.model.vision_model
     layers = [model(pixel_values=2 * x - 1, output_hidden_states=True).hidden_states[1:] for x in (a, b)]
     total = 0.0
@@ -71,7 +71,7 @@ def test_the_formula_by_hand(tabletop: ClipLpips) -> None:
 
 
 def test_masks_and_edges(tabletop: ClipLpips) -> None:
-    a, b = (x.permute(2, 0, 1)[None].repeat(3, 1, 1, 1) for x in pictures(2, (64, 64)))
+    a, b = (x.permute(2, 0, 1)[None].repeat(3, 1, 1, 1) for x in images(2, (64, 64)))
     b[:, :, :, 24:] = a[:, :, :, 24:]  # different in the left part only
     left = torch.zeros(3, 64, 64, dtype=torch.bool)
     left[:, :, :16] = True
@@ -96,5 +96,5 @@ def test_what_is_not_installed_is_one_line() -> None:
         except UserError as error:
             assert "ids3d[lpips]" in str(error) or "downloaded" in str(error)
         else:
-            a, b = (x.permute(2, 0, 1)[None] for x in pictures(3, (64, 64)))
+            a, b = (x.permute(2, 0, 1)[None] for x in images(3, (64, 64)))
             assert float(provider(a, a)) == pytest.approx(0, abs=1e-6) and float(provider(a, b)) > 0
