@@ -6,6 +6,7 @@ import json
 import logging
 import math
 import os
+import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -21,7 +22,7 @@ from ids3d.metrics import psnr
 from ids3d.systems.edit_scene.pull_back import EditScene
 from ids3d.systems.evaluate.held_out import Evaluate
 from ids3d.systems.reconstruct.rays import Reconstruct
-from ids3d.systems.saved_run import evaluate_again
+from ids3d.systems.saved_run import evaluate_again, load_run
 from ids3d.systems.scene_run import SceneRun, run
 from ids3d.systems.stopping import GracefulStop
 from ids3d.systems.storage import fingerprint, write_json
@@ -83,17 +84,20 @@ def test_a_run_from_start_to_end(tiny: Tiny) -> None:
         "edit/residual_0",
     ):
         assert column in header.split(",")
-    # The figures are of the pictures that were written: PSNR inside the mask from the files alone, to 8 bits.
-    shown, truth, mask = (
-        torch.from_numpy(iio.imread(path).copy()).float() / 255
-        for path in (
-            folder / "renders" / "00_edited.png",
-            Path(experiment.data.node["root"]) / "edited" / "00.png",
-            Path(experiment.data.node["root"]) / "masks" / "00.png",
+    # The figures are of the images that were written: the mean PSNR inside the masks from the files alone.
+    root, values = Path(experiment.data.node["root"]), []
+    for view in ("00", "08"):
+        shown, truth, mask = (
+            torch.from_numpy(iio.imread(path).copy()).float() / 255
+            for path in (
+                folder / "renders" / f"{view}_edited.png",
+                root / "edited" / f"{view}.png",
+                root / "masks" / f"{view}.png",
+            )
         )
-    )
-    inside = psnr(shown, truth, mask[..., 0] > 0.5)
-    assert abs(inside - float(figures["edit/psnr_inside"])) < 3  # of the two views' mean
+        values.append(psnr(shown, truth, mask[..., 0] > 0.5))
+    # Rounding to 8 bits adds an error of 1 / 12 squared grey level to one of some hundreds.
+    assert sum(values) / 2 == pytest.approx(float(figures["edit/psnr_inside"]), abs=0.05)
 
 
 def test_the_same_seed_gives_the_same_bits(tiny: Tiny, tmp_path: Path) -> None:
@@ -118,8 +122,6 @@ def test_a_reconstruction_is_used_again(tiny: Tiny, monkeypatch: pytest.MonkeyPa
 
 
 def test_other_pictures_are_another_reconstruction(tiny: Tiny, scene_folder: Path, tmp_path: Path) -> None:
-    import shutil
-
     copy = shutil.copytree(scene_folder, tmp_path / "copy")
     with GracefulStop() as stop:
         key, same_key = (
@@ -143,13 +145,16 @@ def test_stage_reconstruct_stops_there(tiny: Tiny) -> None:
     renders = experiment.folder / "renders"
     views = {path.stem.partition("_")[0] for path in renders.iterdir()}
     assert len(views) == 2
-    for view in views:
+    values = []
+    for view in sorted(views):
         photograph, render = (
             torch.from_numpy(iio.imread(renders / f"{view}_{kind}.png") / 255.0)
             for kind in ("photograph", "render")
         )
         assert (renders / f"{view}_depth.png").exists() and (renders / f"{view}_panel.png").exists()
-        assert psnr(render, photograph) == pytest.approx(figures["reconstruction/psnr"], abs=3.0)
+        values.append(psnr(render, photograph))
+    # Both are rounded to 8 bits in the files.
+    assert sum(values) / 2 == pytest.approx(float(figures["reconstruction/psnr"]), abs=0.05)
 
 
 def stop_in(monkeypatch: pytest.MonkeyPatch, owner: Any, method: str, call: int, number: int) -> None:
@@ -196,7 +201,7 @@ def test_a_stopped_run_goes_on_to_the_same_end(
     call: int,
     number: int,
 ) -> None:
-    experiment = tiny(*STOPPABLE)
+    experiment, before = tiny(*STOPPABLE), signal.getsignal(signal.SIGINT)
     with monkeypatch.context() as patch:
         stop_in(patch, owner, method, call, number)
         with pytest.raises(Interrupted, match=f"python launch.py --resume {experiment.folder}"):
@@ -208,7 +213,7 @@ def test_a_stopped_run_goes_on_to_the_same_end(
     for name in ("reconstruction/psnr", "edit/psnr_inside", "edit/psnr_outside"):
         assert figures[name] == expected[name]
     assert not list(Path(experiment.output).rglob("interrupted.ckpt"))
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_a_second_ctrl_c_stops_at_once() -> None:
@@ -236,6 +241,22 @@ def test_testing_evaluates_what_is_there(tiny: Tiny) -> None:
     again = evaluate_again(experiment)
     assert again["edit/psnr_inside"] == first["edit/psnr_inside"]
     assert (experiment.folder / "metrics.json").exists()
+
+
+def test_a_finished_run_is_read_back(tiny: Tiny) -> None:
+    experiment = tiny()
+    figures = run(experiment)
+    saved = load_run(experiment.folder)
+    assert saved.prompts == ("a red cube on a wooden floor", "a blue cube on a wooden floor")
+    assert saved.figures["reconstruction/psnr"] == figures["reconstruction/psnr"]
+    assert same(dict(saved.edited.state_dict()), state(experiment))
+    test = saved.scene.test
+    values = [psnr(saved.source.render(test.cameras[i]).rgb, test.images[i]) for i in range(len(test))]
+    assert sum(values) / len(values) == pytest.approx(float(figures["source/psnr"]), abs=1e-4)
+    (field,) = Path(experiment.output).glob("reconstructions/*/field.pt")
+    shutil.rmtree(field.parent)
+    with pytest.raises(UserError, match=r"its reconstruction, .* is gone or"):
+        load_run(experiment.folder)
 
 
 def test_a_finished_run_is_done_again(tiny: Tiny) -> None:

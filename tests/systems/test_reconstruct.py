@@ -1,0 +1,97 @@
+"""Reconstruction: that it fits, that its rates fall as set, and that the optimiser goes on after a refinement."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytorch_lightning as pl
+import torch
+
+from ids3d.data.step_batches import StepDataModule
+from ids3d.experiment import SceneJob
+from ids3d.metrics import psnr
+from ids3d.systems.fitting import ResumeCheckpoint, fit
+from ids3d.systems.reconstruct.rays import Reconstruct
+from ids3d.systems.scene_run import SceneRun
+from ids3d.systems.stopping import GracefulStop
+
+Tiny = Callable[..., SceneJob]
+
+
+class Recorder(pl.Callback):
+    """Notes after each step: the rates, the parameters' sizes, and whether the optimiser holds the field's own."""
+
+    def __init__(self) -> None:
+        self.rates: list[tuple[float, ...]] = []
+        self.sizes: list[int] = []
+        self.held: list[bool] = []
+        self.losses: list[float] = []
+
+    def on_train_batch_end(self, trainer: pl.Trainer, module: Any, outputs: Any, *_: Any) -> None:
+        (adam,) = trainer.optimizers
+        self.rates.append(tuple(group["lr"] for group in adam.param_groups))
+        groups = module.renderer.parameter_groups()
+        self.sizes.append(len(groups.density[0]))
+        field = [*groups.density, *groups.appearance]
+        optimised = [p for group in adam.param_groups for p in group["params"]]
+        self.held.append(all(a is b for a, b in zip(field, optimised, strict=True)))
+        self.losses.append(float(outputs["loss"]))
+
+
+def reconstruct(job: SceneJob, tmp_path: Path) -> tuple[Reconstruct, Recorder]:
+    """A reconstruction from start to end, and what was noted of it."""
+    recorder = Recorder()
+    with GracefulStop() as stop:
+        run = SceneRun(job, stop)
+        module = job.reconstruct.build(run.build_renderer(), run.scene, job.seed)
+        fit(
+            module,
+            StepDataModule(module.batch_of_step, held_out=1),
+            module.cfg.steps,
+            label="test",
+            device=torch.device("cpu"),
+            resume=ResumeCheckpoint(stop, tmp_path / "interrupted.ckpt", "key", ""),
+            callbacks=[recorder],
+        )
+    return module, recorder
+
+
+def test_it_fits_the_held_out_views_better_than_any_one_colour(tiny: Tiny, tmp_path: Path) -> None:
+    module, _ = reconstruct(tiny("reconstruct.steps=60", "reconstruct.rays_per_step=512"), tmp_path)
+    for i in range(len(module.scene.test)):
+        truth = module.scene.test.images[i]
+        plain = truth.mean(dim=(0, 1)).expand_as(truth)  # the one colour with the least squared error
+        assert psnr(module.renderer.render(module.scene.test.cameras[i]).rgb, truth) > psnr(plain, truth) + 3
+
+
+def test_the_rates_fall_exponentially(tiny: Tiny, tmp_path: Path) -> None:
+    job = tiny("reconstruct.steps=8", "reconstruct.lr_density=0.4", "reconstruct.lr_appearance=0.1")
+    _, recorder = reconstruct(job, tmp_path)
+    expected = [(0.4 * 0.1 ** (step / 8), 0.1 * 0.1 ** (step / 8)) for step in range(8)]
+    assert recorder.rates == [pytest.approx(pair) for pair in expected]
+
+
+def test_the_optimiser_survives_a_refinement(tiny: Tiny, tmp_path: Path) -> None:
+    job = tiny("reconstruct.steps=40", "reconstruct.refine_at=[0.25,0.5]", "reconstruct.finer=4")
+    module, recorder = reconstruct(job, tmp_path)
+    full = len(module.renderer.parameter_groups().density[0])
+    assert full == pytest.approx(8000, rel=0.1)
+    for size, (first, last), share in zip(
+        (500, 2000, 8000), ((0, 10), (10, 20), (20, 40)), (16, 4, 1), strict=True
+    ):
+        seen = set(recorder.sizes[first:last])
+        assert len(seen) == 1 and seen.pop() == pytest.approx(size, rel=0.25), (size, share)
+    assert all(recorder.held)  # it is the field's present parameters that are optimised
+    # What was fitted before a refinement is not lost by it, and the fit goes on.
+    for refined in (10, 20):
+        before = sum(recorder.losses[refined - 3 : refined]) / 3
+        assert sum(recorder.losses[refined : refined + 3]) / 3 < 1.5 * before
+    assert sum(recorder.losses[-3:]) < 0.8 * sum(recorder.losses[7:10])
+
+
+def test_a_field_that_cannot_be_refined_is_fitted_all_the_same(tiny: Tiny, tmp_path: Path) -> None:
+    module, recorder = reconstruct(tiny("reconstruct.steps=4", "reconstruct.refine_at=[]"), tmp_path)
+    assert len(set(recorder.sizes)) == 1 and recorder.sizes[0] == len(module.renderer.geometry.raw_density)
