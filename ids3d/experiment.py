@@ -18,7 +18,7 @@ from omegaconf import OmegaConf
 
 from ids3d.config import Node, Origin, merge, parse, read_file, read_overrides
 from ids3d.errors import UserError
-from ids3d.registry import find_among
+from ids3d.registry import find_among, names
 
 
 @dataclass(frozen=True)
@@ -145,6 +145,16 @@ class SceneJob(Job):
     evaluate: Module = module("held-out", "evaluate")
     stage: Literal["all", "reconstruct"] = "all"  # where to stop
     prompt: Prompts = field(default_factory=Prompts)
+
+    def check(self) -> None:
+        """See `Job.check`; says what to do with a method that is for images."""
+        method = self.guidance.type
+        if method in names("sampler"):
+            raise UserError(
+                f"guidance {method} edits images, not scenes: choose one that gives a gradient, such as ids, or edit "
+                f"images, with --config configs/ids-image.yaml guidance={method}"
+            )
+        super().check()
 
 
 @dataclass(frozen=True, kw_only=True)

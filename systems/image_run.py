@@ -1,4 +1,4 @@
-"""One job that edits pictures: reads them, skips what is edited already, edits in batches, writes and measures."""
+"""One job that edits images: reads them, skips what is edited already, edits in batches, writes and measures."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class PreparedImage:
-    """A picture that has been read and brought to the size at which it is edited, and where its results go."""
+    """An image that has been read and brought to the size at which it is edited, and where its results go."""
 
     task: EditTask
     picture: SourceImage
@@ -59,7 +59,7 @@ class Failures:
 
 
 class ImageRun:
-    """One job: its pictures, prior and method. What can be wrong with the config is found when this is made."""
+    """One job: its images, prior and method. What can be wrong with the config is found when this is made."""
 
     def __init__(self, job: ImageJob, stop: GracefulStop) -> None:
         job.check()
@@ -75,7 +75,7 @@ class ImageRun:
         )
 
     def prepared(self) -> Iterable[PreparedImage]:
-        """The pictures that are still to be edited, read one after the other; what is wrong with one is noted."""
+        """The images that are still to be edited, read one after the other; what is wrong with one is noted."""
         for task in self.tasks:
             try:
                 made = self._prepare(task)
@@ -110,7 +110,7 @@ class ImageRun:
         return PreparedImage(task, picture, image, source, target, self.job.folder / task.name, key)
 
     def edit(self, batch: Sequence[PreparedImage], tracking: Tracking) -> None:
-        """Edits pictures of one size and writes their results."""
+        """Edit images of one size and write their results."""
         start, cfg = time.monotonic(), self.cfg
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", UserWarning)
@@ -123,7 +123,7 @@ class ImageRun:
         bar, shown, percent = Progress(label, total=100, unit="%"), list[Tensor](), 0
 
         def show(z: Tensor, done: float, figures: dict[str, float]) -> None:
-            self.stop.check("stopped; finished pictures are saved, and the same command does the others")
+            self.stop.check("stopped; finished images are saved, and the same command does the others")
             nonlocal percent
             while percent < int(100 * done + 1e-9):
                 percent += 1
@@ -183,11 +183,11 @@ class ImageRun:
 
 
 def run(job: ImageJob) -> None:
-    """Edit all pictures of the job that are not edited yet, into `<folder>/<picture>/`, and write results.csv.
+    """Edit all images of the job that are not edited yet, into `<folder>/<image>/`, and write results.csv.
 
     Raises:
-        UserError: the config is wrong; or some pictures could not be edited (the others are).
-        Interrupted: Ctrl-C; finished pictures are saved.
+        UserError: the config is wrong; or some images could not be edited (the others are).
+        Interrupted: Ctrl-C; finished images are saved.
     """
     start = time.monotonic()
     with GracefulStop() as stop:
@@ -215,13 +215,11 @@ def run(job: ImageJob) -> None:
     print(f"results: {job.folder}")
     if work.failures.lines:
         failed = len(work.failures.lines)
-        raise UserError(
-            f"{failed} of {len(work.tasks)} pictures not edited: {'; '.join(work.failures.lines)}"
-        )
+        raise UserError(f"{failed} of {len(work.tasks)} images not edited: {'; '.join(work.failures.lines)}")
 
 
 def batches(items: Iterable[PreparedImage], size: int) -> Iterable[list[PreparedImage]]:
-    """Groups of up to `size` pictures that are equally large, in the order in which groups are full."""
+    """Groups of up to `size` images that are equally large, in the order in which groups are full."""
     waiting: dict[tuple[int, ...], list[PreparedImage]] = {}
     for item in items:
         group = waiting.setdefault(tuple(item.image.shape), [])
@@ -232,7 +230,7 @@ def batches(items: Iterable[PreparedImage], size: int) -> Iterable[list[Prepared
 
 
 def write_table(folder: Path, tasks: Sequence[EditTask]) -> list[dict[str, float | str | None]]:
-    """results.csv: a row for each of the pictures that is edited, whenever that was; the rows."""
+    """results.csv: a row for each of the images that is edited, whenever that was; the rows."""
     rows: list[dict[str, float | str | None]] = []
     for task in tasks:
         result = folder / task.name / "result.json"

@@ -98,7 +98,7 @@ class CalibratedSGD(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        """Raises RuntimeError when `observe` was not called since the last step."""
+        """Raise RuntimeError when `observe` was not called since the last step."""
         if self._observed is None:
             raise RuntimeError("CalibratedSGD.step() without observe(): it has no measure of the guidance")
         loss = closure() if closure is not None else None

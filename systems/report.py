@@ -1,4 +1,4 @@
-"""The report that an edit leaves: what was asked, what came out in figures and pictures, and how it was made."""
+"""The report that an edit leaves: what was asked, what came out in figures and images, and how it was made."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ids3d.provenance import summary
 from ids3d.report.page import Figure, Report, Table
 
 SHOWN = 8
-"""Pictures at most: a report of a thousand would open slowly."""
+"""Images at most: a report of a thousand would open slowly."""
 
 PAIRED = {
     "psnr": "PSNR to the photograph or true edit, dB",
@@ -32,9 +32,9 @@ def report_scene(job: Job, prompts: tuple[str, str], figures: Mapping[str, float
 
 
 def report_pictures(job: Job, figures: Mapping[str, float | str | None], names: Sequence[str]) -> Path:
-    """report.html of edited pictures: the figures' means, and source, edit and difference of each."""
+    """report.html of edited images: the figures' means, and source, edit and difference of each."""
     comparisons = [job.folder / name / "comparison.png" for name in names]
-    return _write(job, "Edited pictures", figures, [c for c in comparisons if c.exists()])
+    return _write(job, "Edited images", figures, [c for c in comparisons if c.exists()])
 
 
 def _write(job: Job, title: str, figures: Mapping[str, float | str | None], panels: Sequence[Path]) -> Path:
@@ -51,9 +51,9 @@ def _write(job: Job, title: str, figures: Mapping[str, float | str | None], pane
     others = [(name, (_number(value),)) for name, value in figures.items() if name not in paired]
     report.tables.append(Table("other figures", ("value",), tuple(others)))
     for panel in panels[:SHOWN]:
-        picture = torch.from_numpy(iio.imread(panel)).float() / 255
+        image = torch.from_numpy(iio.imread(panel)).float() / 255
         name = panel.stem.removesuffix("_panel") if panel.stem != "comparison" else panel.parent.name
-        report.figures.append(Figure(name, name, picture))
+        report.figures.append(Figure(name, name, image))
     if len(panels) > SHOWN:
         report.about = f"{SHOWN} of {len(panels)} are shown."
     report.facts |= {**summary(), "settings": "config.yaml, beside this page", "seed": str(job.seed)}

@@ -1,4 +1,4 @@
-"""Pictures to edit: one, a folder of them with a table of prompts, or a tabletop picture whose true edit is known."""
+"""Images to edit: one, a folder of them with a table of prompts, or a tabletop image whose true edit is known."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from ids3d.tasks import EditTask, SourceImage
 
 log = logging.getLogger(__name__)
 
-SMALLEST = 8  # pixels; a picture with a shorter side is no picture of anything
+SMALLEST = 8  # pixels; an image with a shorter side is no image of anything
 
 
 @register("images", "files")
@@ -30,8 +30,8 @@ class ImageFiles:
 
     @dataclass
     class Config:
-        image: str | None = None  # a picture file
-        folder: str | None = None  # a folder of pictures and a table of prompts
+        image: str | None = None  # an image file
+        folder: str | None = None  # a folder of images and a table of prompts
         table: str = "prompts.csv"  # in the folder: a CSV file with the columns name, source, target
         edit: int = 0  # which of the held-out tabletop edits, where there is neither
 
@@ -45,7 +45,7 @@ class ImageFiles:
         self.cfg = cfg
 
     def tasks(self, size: int) -> list[EditTask]:
-        """The pictures, none read yet; tabletop pictures are rendered with sides of `size` pixels.
+        """The images, none read yet; tabletop images are rendered with sides of `size` pixels.
 
         Raises UserError: there is no such file or folder, or the table is not one.
         """
@@ -63,7 +63,7 @@ class ImageFiles:
 def tabletop_task(
     index: int, size: int, kinds: tuple[str, ...] = ("recolour", "reshape", "floor")
 ) -> EditTask:
-    """The index-th held-out edit of the tabletop world, the kinds taking turns, as a picture of size x size pixels."""
+    """The index-th held-out edit of the tabletop world, the kinds taking turns, as an image of size x size pixels."""
     edit = held_out_edit(index, (kinds[index % len(kinds)],))
 
     def read() -> SourceImage:
@@ -74,9 +74,9 @@ def tabletop_task(
 
 
 def read_image(path: Path) -> SourceImage:
-    """A picture file as RGB, upright. Grey, palette, CMYK, 16-bit, transparent and moving pictures are converted.
+    """An image file as RGB, upright. Grey, palette, CMYK, 16-bit, transparent and moving images are converted.
 
-    What is transparent is shown on white; of a moving picture the first frame is taken. Raises UserError.
+    What is transparent is shown on white; of a moving image the first frame is taken. Raises UserError.
     """
     try:
         with Image.open(path) as file:
@@ -88,7 +88,7 @@ def read_image(path: Path) -> SourceImage:
         raise UserError(f"{path}: there is no such file") from None
     except Exception as error:  # Pillow's decoders raise whatever a damaged file leads them to
         raise UserError(
-            f"{path}: cannot be read as a picture ({str(error) or type(error).__name__})"
+            f"{path}: cannot be read as an image ({str(error) or type(error).__name__})"
         ) from error
     if min(image.size) < SMALLEST:
         raise UserError(
@@ -113,7 +113,7 @@ def read_image(path: Path) -> SourceImage:
 
 
 def _table(folder: Path, table: str) -> Iterator[EditTask]:
-    """A row each. `name` is a picture file, or a folder with source.png, and, where known, truth.png and mask.png."""
+    """A row each. `name` is an image file, or a folder with source.png, and, where known, truth.png and mask.png."""
     file = folder / table
     if not folder.is_dir():
         raise UserError(f"data.folder {folder}: there is no such folder")
@@ -148,7 +148,7 @@ def _table(folder: Path, table: str) -> Iterator[EditTask]:
 
 
 def _read(path: Path) -> SourceImage:
-    """A picture file, or a folder that holds source.png and what is known of the true edit."""
+    """An image file, or a folder that holds source.png and what is known of the true edit."""
     if not path.is_dir():
         return read_image(path)
     source = read_image(path / "source.png")

@@ -3,7 +3,7 @@
 Mildenhall et al. 2019, "Local Light Field Fusion"; the layout of the LLFF and NeRF captures, and what LLFF's
 `imgs2poses.py` makes of one's own photographs. Each row of the (n, 17) pose file is a 3x5 matrix, row by row,
 whose columns are the camera's down, right and back axes, its centre, and (height, width, focal length) of the
-full-size picture; then the nearest and the farthest depth of the view, along the camera's axis.
+full-size image; then the nearest and the farthest depth of the view, along the camera's axis.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ SAMPLE = Path(ids3d.__file__).parent / "scenes" / "tabletop_llff"
 class LLFF:
     """A captured scene in LLFF layout, every `holdout`-th view held out.
 
-    Beside the pictures may lie `captions.json` ({"source": ..., "target": ...}), and for made scenes `edited/`
+    Beside the images may lie `captions.json` ({"source": ..., "target": ...}), and for made scenes `edited/`
     and `masks/`: for each held-out view a PNG of its name with the true edit, and with what the edit touches.
     """
 
     @dataclass
     class Config:
         root: str = ""  # the scene's folder; empty = the sample scene that comes with ids3d
-        max_size: int = 512  # longest side of the pictures, pixels; smaller ones stay as they are
+        max_size: int = 512  # longest side of the images, pixels; smaller ones stay as they are
         downsample: float | None = None  # instead of max_size: full size over this (LLFF's factor: 4 or 8)
         holdout: int = 8  # views 0, holdout, 2 holdout, ... are held out (Mildenhall et al. 2019: 8)
         recentre: bool = True  # y up, the average camera (views from all around: the object) at the origin
@@ -51,7 +51,7 @@ class LLFF:
         near_margin: float = 0.9  # on the nearest depths, which are of sparse points (NeRF: 0.9)
         far_margin: float = 1.05  # on the farthest depths
         # rgb behind the box and behind transparency. null: black; but not known, and left to the renderer to learn,
-        # where opaque pictures from all around, or of all around, show a room that the box does not hold.
+        # where opaque images from all around, or of all around, show a room that the box does not hold.
         background: tuple[float, float, float] | None = None
 
         def __post_init__(self) -> None:
@@ -78,7 +78,7 @@ class LLFF:
         """Read the scene from disk, and say in one line what was found.
 
         Raises:
-            UserError: the folder, the pose file, a picture, or how they go together.
+            UserError: the folder, the pose file, an image, or how they go together.
         """
         cfg = self.cfg
         poses, sizes = read_poses(self.root, cfg.near_margin, cfg.far_margin)
@@ -121,10 +121,10 @@ class LLFF:
         return scene
 
     def _choose_pictures(self, sizes: Tensor) -> tuple[list[Photograph], tuple[int, int], str]:
-        """The pictures to read, the size (width, height) to bring them to, and a word on the choice.
+        """The images to read, the size (width, height) to bring them to, and a word on the choice.
 
-        The folder is the one with the smallest pictures that are large enough, so that little is decoded and
-        reduced; pictures are never enlarged.
+        The folder is the one with the smallest images that are large enough, so that little is decoded and
+        reduced; images are never enlarged.
         """
         cfg = self.cfg
         full_height, full_width, _ = sizes[0].tolist()
@@ -142,21 +142,21 @@ class LLFF:
         if not large_enough:
             raise UserError(
                 f"{self.root}: downsample={cfg.downsample:g} asks for {wanted} pixels, there is only {shown}, and "
-                "pictures are not enlarged; use "
+                "images are not enlarged; use "
                 f"downsample={max(full_height, full_width) / longest[by_size[-1]]:.4g}"
             )
         name = large_enough[0]
         files = folders[name]
         if len(files) != len(sizes):
             raise UserError(
-                f"{self.root / name} holds {len(files)} pictures and poses_bounds.npy {len(sizes)} poses: there "
-                "must be one pose for each picture, in the order of the names"
+                f"{self.root / name} holds {len(files)} images and poses_bounds.npy {len(sizes)} poses: there "
+                "must be one pose for each image, in the order of the names"
             )
         photographs = [inspect(path, w, h) for path, (h, w, _) in zip(files, sizes.tolist(), strict=True)]
         for p in photographs:
             if (p.width, p.height) != (photographs[0].width, photographs[0].height):
                 raise UserError(
-                    f"pictures of differing sizes in {self.root / name}: {photographs[0].path.name} has "
+                    f"images of differing sizes in {self.root / name}: {photographs[0].path.name} has "
                     f"{photographs[0].width}x{photographs[0].height} pixels and {p.path.name} "
                     f"{p.width}x{p.height}; all views of a scene must have one size"
                 )
@@ -231,7 +231,7 @@ def read_truth(root: Path, test: Views) -> Truth | None:
     """The true edit of the held-out views from `edited/` and `masks/`, or None where the folder has neither.
 
     Raises:
-        UserError: one is there without the other, a view's picture is missing, or it does not fit the view.
+        UserError: one is there without the other, a view's image is missing, or it does not fit the view.
     """
     folders = {name: root / name for name in ("edited", "masks")}
     if not any(folder.is_dir() for folder in folders.values()):
@@ -254,12 +254,12 @@ def read_truth(root: Path, test: Views) -> Truth | None:
 
 
 def _picture_folders(root: Path) -> dict[str, list[Path]]:
-    """The pictures of `images/` and each `images_<factor>/` that has any. Raises UserError where none has."""
+    """The images of `images/` and each `images_<factor>/` that has any. Raises UserError where none has."""
     names = [p.name for p in root.iterdir() if p.is_dir() and re.fullmatch(r"images(_\d+)?", p.name)]
     folders = {name: find_photographs(root / name) for name in sorted(names)}
     folders = {name: files for name, files in folders.items() if files}
     if not folders:
-        raise UserError(f"no JPEG or PNG pictures in {root}/images, images_4, images_8 or the like")
+        raise UserError(f"no JPEG or PNG images in {root}/images, images_4, images_8 or the like")
     return folders
 
 

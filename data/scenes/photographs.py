@@ -19,7 +19,7 @@ _ORIENTATION = 0x0112  # EXIF tag; its values 5 to 8 exchange width and height
 
 @dataclass(frozen=True)
 class Photograph:
-    """A picture file whose header has been read.
+    """An image file whose header has been read.
 
     Attributes:
         path: where it is.
@@ -41,13 +41,13 @@ def find_photographs(folder: Path) -> list[Path]:
 
 
 def inspect(path: Path, width: float, height: float) -> Photograph:
-    """Read a picture's size, for a camera whose full picture is width x height pixels.
+    """Read an image's size, for a camera whose full image is width x height pixels.
 
     Structure from motion reads pixels as they are stored, so an EXIF orientation is applied only where the
-    picture has the camera's proportions with it and not without it.
+    image has the camera's proportions with it and not without it.
 
     Raises:
-        UserError: the file is no readable picture, or its proportions are not the camera's.
+        UserError: the file is no readable image, or its proportions are not the camera's.
     """
     try:
         with Image.open(path) as image:
@@ -61,12 +61,12 @@ def inspect(path: Path, width: float, height: float) -> Photograph:
         return Photograph(path, stored[1], stored[0], turn=True, transparent=transparent)
     raise UserError(
         f"{path} has {stored[0]}x{stored[1]} pixels, which is no reduction of the {width:g}x{height:g} that the "
-        "poses are for: use the pictures that the poses were found from, uncropped"
+        "poses are for: use the images that the poses were found from, uncropped"
     )
 
 
 def same_proportions(width: float, height: float, full_width: float, full_height: float) -> bool:
-    """Whether one picture can be the other one reduced, each side rounded up or down to whole pixels."""
+    """Whether one image can be the other one reduced, each side rounded up or down to whole pixels."""
     return abs(width * full_height - height * full_width) <= full_width + full_height
 
 
@@ -75,7 +75,7 @@ def read_photographs(
 ) -> Tensor:
     """(n, height, width, 3) float32 in [0, 1], sRGB as stored.
 
-    Larger pictures are reduced (Lanczos); transparent ones are laid over the background (rgb in [0, 1]).
+    Larger images are reduced (Lanczos); transparent ones are laid over the background (rgb in [0, 1]).
 
     Raises:
         UserError: a file is damaged, or not of 8 bits per channel.
@@ -93,7 +93,7 @@ def read_photographs(
 
 
 def read_masks(paths: Sequence[Path], height: int, width: int) -> Tensor:
-    """(n, height, width) bool: where a mask picture is brighter than half, once averaged to this size.
+    """(n, height, width) bool: where a mask image is brighter than half, once averaged to this size.
 
     Raises:
         UserError: a file is damaged.
@@ -110,7 +110,7 @@ def read_masks(paths: Sequence[Path], height: int, width: int) -> Tensor:
 
 
 def _decode(photograph: Photograph) -> Image.Image:
-    """The picture as mode RGB, or RGBa (premultiplied) if anything of it is transparent."""
+    """The image as mode RGB, or RGBa (premultiplied) if anything of it is transparent."""
     try:
         with Image.open(photograph.path) as image:
             image.load()
@@ -125,4 +125,4 @@ def _decode(photograph: Photograph) -> Image.Image:
 
 
 def _unreadable(path: Path, error: Exception) -> UserError:
-    return UserError(f"cannot read the picture {path}: {error or type(error).__name__}")
+    return UserError(f"cannot read the image {path}: {error or type(error).__name__}")

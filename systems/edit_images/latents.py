@@ -1,4 +1,4 @@
-"""Edit pictures from one prompt to another: by a method's gradient on the latent, or by a method that samples."""
+"""Edit images from one prompt to another: by a method's gradient on the latent, or by a method that samples."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from ids3d.systems.edit_images.protocol import Show
 
 @register("edit-images", "latents")
 class EditImages:
-    """Edits batches of pictures of one size, each as it would be edited alone.
+    """Edits batches of images of one size, each as it would be edited alone.
 
     Args:
         cfg: settings.
         prior, method: frozen.
-        seed: with a picture's name, determines its noise and timesteps.
+        seed: with an image's name, determines its noise and timesteps.
     """
 
     @dataclass
@@ -32,11 +32,10 @@ class EditImages:
         # The published step, 0.1 * 2000 / (64 * 64) per element of the latent, whatever its size. Made for gradients of
         # differences of noises, as SDS, DDS, CDS and IDS give; PDS's are several times as large.
         lr: float = 0.0488
-        batch_size: int = 4  # pictures at once: memory and speed, not the result
-        strip: int = 6  # pictures on the way that strip.png shows
-        clip: str | None = (
-            "tabletop"  # a CLIPModel's folder or hub name; tabletop = the bundled one; null = none
-        )
+        batch_size: int = 4  # images at once: memory and speed, not the result
+        strip: int = 6  # images on the way that strip.png shows
+        # a CLIPModel's folder or hub name; tabletop = the bundled one; null = none
+        clip: str | None = "tabletop"
 
         def __post_init__(self) -> None:
             if min(self.steps, self.batch_size) < 1 or self.strip < 0:
@@ -55,11 +54,11 @@ class EditImages:
         names: Sequence[str],
         show: Show | None = None,
     ) -> Tensor:
-        """The edited latents (b, c, h, w) of pictures (b, 3, H, W) in [0, 1].
+        """The edited latents (b, c, h, w) of images (b, 3, H, W) in [0, 1].
 
         Args:
             source, target: b prompts each.
-            names: the pictures', from which their draws come.
+            names: the images', from which their draws come.
             show: gets the latents, the share of the work done and the method's figures, after each step.
         """
         with torch.no_grad():

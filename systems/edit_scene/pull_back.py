@@ -25,7 +25,7 @@ class EditScene(pl.LightningModule):
     """Each step: render views -> encode -> guidance -> back through the encoder to the pixels -> back to the field.
 
     The gradient in the pixels is computed on renders without a graph; the rays are then rendered again in chunks with
-    one (deferred back-propagation), so memory depends on the chunk and not on the picture.
+    one (deferred back-propagation), so memory depends on the chunk and not on the image.
 
     Args:
         cfg: settings.
@@ -41,15 +41,13 @@ class EditScene(pl.LightningModule):
         optimiser: Literal["sgd", "scalar-adam", "adam"] = "sgd"
         lr: float = 0.0488
         momentum: float = 0.9
-        shrink: bool = (
-            True  # sgd: what single steps contradict each other about stays as it is (see CalibratedSGD)
-        )
+        # sgd: what single steps contradict each other about stays as it is (see CalibratedSGD)
+        shrink: bool = True
         decay: bool = True  # the step falls to zero along half a cosine; false: it stays
         views_per_step: int = 1  # guidance of several views is averaged
         appearance_only: bool = False  # the density stays as it was reconstructed
-        source: Literal["render", "photo"] = (
-            "render"  # what z_src is: the unedited field's render, or the photograph
-        )
+        # what z_src is: the unedited field's render, or the photograph
+        source: Literal["render", "photo"] = "render"
         validate_every: int = 50  # steps; 0 = never
         log_every: int = 10  # steps
 
@@ -183,7 +181,7 @@ class SourceLatents:
 
 
 def comparison(source: Render, edited: Render) -> dict[str, Tensor]:
-    """Pictures (h, w, 3) in [0, 1] to be shown side by side, by their captions; both depths on one scale."""
+    """Images (h, w, 3) in [0, 1] to be shown side by side, by their captions; both depths on one scale."""
     near, far = depth_range([source.depth, edited.depth])
     return {
         "source": source.rgb,

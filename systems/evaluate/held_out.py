@@ -1,4 +1,4 @@
-"""Evaluate an edited scene on its held-out views: figures, pictures and a film."""
+"""Evaluate an edited scene on its held-out views: figures, images and a film."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ TABLETOP_CLIP = Path(ids3d.__file__).parent / "weights" / "tabletop" / "clip"
 def show_reconstruction(
     scene: Scene, renderer: Renderer, folder: Path, device: torch.device, check: Callable[[], None]
 ) -> None:
-    """Writes each held-out view to renders/: the photograph, the render, its depth and the difference, and a panel."""
+    """Write each held-out view to renders/: the photograph, the render, its depth and the difference, and a panel."""
     for i in track(range(len(scene.test)), "renders"):
         check()
         render, photograph = (
@@ -50,9 +50,9 @@ def show_reconstruction(
 
 
 def write_pictures(renders: Path, name: str, pictures: dict[str, Tensor]) -> None:
-    """Writes a view's pictures, and all of them side by side, as PNGs called after the view."""
-    for kind, picture in pictures.items():
-        save_image(renders / f"{name}_{kind.replace(' ', '_')}.png", picture)
+    """Write a view's images, and all of them side by side, as PNGs called after the view."""
+    for kind, image in pictures.items():
+        save_image(renders / f"{name}_{kind.replace(' ', '_')}.png", image)
     save_image(renders / f"{name}_panel.png", panel(pictures))
 
 
@@ -64,19 +64,18 @@ class Evaluate:
         cfg: settings.
         scene: its held-out views, and the truth of the edit where it is known.
         target: the target prompt.
-        folder: the run's; pictures go to renders/, the film to video.mp4.
+        folder: the run's; images go to renders/, the film to video.mp4.
         check: called between two views; may raise to stop.
         tracking: gets the panels and the film.
     """
 
     @dataclass
     class Config:
-        clip: str | None = (
-            "tabletop"  # a CLIPModel's folder or hub name; tabletop = the bundled one; null = none
-        )
+        # a CLIPModel's folder or hub name; tabletop = the bundled one; null = none
+        clip: str | None = "tabletop"
         film_frames: int = 48  # 0 = no film
         film_fps: int = 24
-        film_size: int = 192  # longest side in pixels; pictures are not enlarged
+        film_size: int = 192  # longest side in pixels; images are not enlarged
 
         def __post_init__(self) -> None:
             if self.film_frames < 0 or self.film_fps < 1 or self.film_size < 16:
@@ -104,7 +103,7 @@ class Evaluate:
         return ClipScore(TABLETOP_CLIP if self.cfg.clip == "tabletop" else self.cfg.clip).to(self.device)
 
     def figures(self, source: Renderer, edited: Renderer, step: int) -> dict[str, float]:
-        """The figures over the held-out views, under the names of metrics.json; writes the views' pictures.
+        """The figures over the held-out views, under the names of metrics.json; writes the views' images.
 
         Means over views of each view's figure; views on which a figure is undefined (an empty mask) are left out.
         """
@@ -125,12 +124,12 @@ class Evaluate:
         """One view's figures."""
         figures = {"source/psnr": psnr(before, self.scene.test.images[i])}
         truth = self.scene.truth
-        for name, picture in (("source", before), ("edit", after)):
+        for name, image in (("source", before), ("edit", after)):
             if truth is not None:
-                figures[f"{name}/psnr_inside"] = psnr(picture, truth.images[i], truth.masks[i])
-                figures[f"{name}/psnr_outside"] = psnr(picture, truth.images[i], ~truth.masks[i])
+                figures[f"{name}/psnr_inside"] = psnr(image, truth.images[i], truth.masks[i])
+                figures[f"{name}/psnr_outside"] = psnr(image, truth.images[i], ~truth.masks[i])
             if self.clip is not None:
-                score = self.clip(picture.permute(2, 0, 1)[None].to(self.device), [self.target])
+                score = self.clip(image.permute(2, 0, 1)[None].to(self.device), [self.target])
                 figures[f"{name}/clip_score"] = float(score)
         return figures
 

@@ -122,5 +122,5 @@ class Reconstruct(pl.LightningModule):
         return loss
 
     def validation_step(self, view: int, batch_idx: int) -> None:
-        picture = self.renderer.render(self._test.cameras[view]).rgb
-        self.log("reconstruct/psnr", psnr(picture, self._test.images[view]), batch_size=1, prog_bar=True)
+        image = self.renderer.render(self._test.cameras[view]).rgb
+        self.log("reconstruct/psnr", psnr(image, self._test.images[view]), batch_size=1, prog_bar=True)

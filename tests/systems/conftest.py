@@ -1,4 +1,4 @@
-"""A tiny experiment: 10 views of 24x24 pixels, a field of 8,000 voxels, a random prior of 16x16 pictures."""
+"""A tiny experiment: 10 views of 24x24 pixels, a field of 8,000 voxels, a random prior of 16x16 images."""
 
 from __future__ import annotations
 

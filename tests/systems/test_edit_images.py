@@ -1,4 +1,4 @@
-"""Editing pictures: against a loop written out, in batches against one by one, and what is left where it goes wrong."""
+"""Editing images: against a loop written out, in batches against one by one, and what is left where it goes wrong."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ SAMPLERS = ("p2p", "pnp", "sdedit")
 
 @pytest.fixture
 def job(tmp_path: Path) -> Job:
-    """job("data.image=...", method="dds"): on the tiny prior (pictures of 16x16), a few steps."""
+    """job("data.image=...", method="dds"): on the tiny prior (images of 16x16), a few steps."""
 
     def make(*overrides: str, method: str = "ids") -> ImageJob:
         settings = ["tracking=none", "prior=stable-diffusion", f"prior.path={tiny_sd.folder('epsilon')}"]
@@ -46,7 +46,7 @@ def job(tmp_path: Path) -> Job:
     return make
 
 
-def picture(path: Path, seed: int = 0, size: tuple[int, int] = (16, 16)) -> Path:
+def image(path: Path, seed: int = 0, size: tuple[int, int] = (16, 16)) -> Path:
     values = np.random.default_rng(seed).integers(0, 255, (*size, 3)).astype(np.uint8)
     Image.fromarray(values).save(path)
     return path
@@ -56,7 +56,7 @@ def folder_of_pictures(folder: Path) -> Path:
     folder.mkdir()
     rows = ["name,source,target"]
     for i, size in enumerate([(16, 16), (16, 16), (16, 24), (16, 16)]):
-        picture(folder / f"{i}.png", i, size)
+        image(folder / f"{i}.png", i, size)
         rows.append(f"{i}.png,a red cube,a blue cube")
     (folder / "prompts.csv").write_text("\n".join(rows) + "\n")
     return folder
@@ -127,7 +127,7 @@ def test_a_folder_is_edited_once(job: Job, tmp_path: Path, caplog: pytest.LogCap
     first = {i: (task.folder / str(i) / "edited.png").stat().st_mtime_ns for i in range(4)}
     with (task.folder / "results.csv").open() as file:
         assert [row["name"] for row in csv.DictReader(file)] == ["0", "1", "2", "3"]
-    picture(tmp_path / "in" / "2.png", seed=9)  # another picture: its edit is another one
+    image(tmp_path / "in" / "2.png", seed=9)  # another image: its edit is another one
     with caplog.at_level(logging.INFO):
         run(task)
     again = {i: (task.folder / str(i) / "edited.png").stat().st_mtime_ns for i in range(4)}
@@ -144,7 +144,7 @@ def test_a_bad_picture_does_not_stop_the_others(job: Job, tmp_path: Path) -> Non
         table.write("4.png,a,b\n0b.png,,b\n")
     task = job(f"data.folder={folder}")
     with pytest.raises(
-        UserError, match=r"3 of 6 pictures not edited: 1 \(.*; 4 \(.*no such file.*no source prompt"
+        UserError, match=r"3 of 6 images not edited: 1 \(.*; 4 \(.*no such file.*no source prompt"
     ):
         run(task)
     assert sorted(p.parent.name for p in task.folder.glob("*/edited.png")) == ["0", "2", "3"]
@@ -185,14 +185,14 @@ def test_what_is_wrong_is_one_line(job: Job, overrides: list[str], part: str) ->
 
 def test_a_prompt_is_needed(job: Job, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no target prompt"):
-        run(job(f"data.image={picture(tmp_path / 'a.png')}", "prompt.source=a red cube"))
+        run(job(f"data.image={image(tmp_path / 'a.png')}", "prompt.source=a red cube"))
 
 
 def test_a_prompt_that_is_too_long_is_said_to_be_cut(
     job: Job, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     long = "a red cube on a wooden floor and a blue cone on a red cube on a floor"
-    run(job(f"data.image={picture(tmp_path / 'a.png')}", "prompt.source=a cube", f"prompt.target={long}"))
+    run(job(f"data.image={image(tmp_path / 'a.png')}", "prompt.source=a cube", f"prompt.target={long}"))
     assert "was cut off" in caplog.text
 
 
@@ -200,5 +200,5 @@ def test_a_scene_cannot_be_sampled() -> None:
     from ids3d.systems.scene_run import run as run_scene
 
     scene = CONFIG.with_name("ids-llff.yaml")
-    with pytest.raises(UserError, match="edits pictures, not scenes"):
+    with pytest.raises(UserError, match="edits images, not scenes"):
         run_scene(load([scene], ["guidance=p2p", "tag=t"]))  # type: ignore[arg-type]

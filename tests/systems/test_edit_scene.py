@@ -72,8 +72,8 @@ def test_the_fields_gradient_is_the_whole_graphs(tiny: Tiny, views: list[int]) -
     prior = tiny_sd.prior()
     for view, grad in zip(views, guidance.grad, strict=False):  # one by one, with one graph each
         camera = system.scene.train.cameras[view].resized(16, 16)
-        picture = system.renderer(camera.rays().flatten()).rgb.view(16, 16, 3)
-        loss = (prior.encode(picture.permute(2, 0, 1)[None])[0] * grad).sum() / len(views)
+        image = system.renderer(camera.rays().flatten()).rgb.view(16, 16, 3)
+        loss = (prior.encode(image.permute(2, 0, 1)[None])[0] * grad).sum() / len(views)
         for total, part in zip(expected, torch.autograd.grad(loss, parameters), strict=True):
             total += part
     for a, b in zip(got, expected, strict=True):
@@ -159,5 +159,5 @@ def test_a_comparison_shows_five_pictures(tiny: Tiny) -> None:
     render = system.renderer.render(system.scene.test.cameras[0])
     pictures = comparison(render, render)
     assert list(pictures) == ["source", "edited", "source depth", "edited depth", "difference"]
-    assert all(picture.shape == (24, 24, 3) for picture in pictures.values())
+    assert all(image.shape == (24, 24, 3) for image in pictures.values())
     assert float(pictures["difference"].max()) == 0

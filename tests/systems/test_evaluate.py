@@ -21,11 +21,11 @@ Tiny = Callable[..., SceneJob]
 
 
 class Blueness(torch.nn.Module):
-    """In CLIP's place: how blue a picture is."""
+    """In CLIP's place: how blue an image is."""
 
-    def forward(self, pictures: torch.Tensor, captions: list[str]) -> torch.Tensor:
+    def forward(self, images: torch.Tensor, captions: list[str]) -> torch.Tensor:
         assert captions == ["blue, please"]
-        return pictures[:, 2].mean(dim=(1, 2)) - pictures[:, 0].mean(dim=(1, 2))
+        return images[:, 2].mean(dim=(1, 2)) - images[:, 0].mean(dim=(1, 2))
 
 
 def test_clip_improved_is_the_share_of_views_that_rose(
@@ -46,8 +46,8 @@ def test_clip_improved_is_the_share_of_views_that_rose(
     figures = evaluation.figures(source, bluer, 0)
     assert figures["edit/clip_improved"] == 1.0
     scores = [
-        float((picture[..., 2] - picture[..., 0]).mean())
-        for picture in (bluer.render(job.scene.test.cameras[i]).rgb for i in range(2))
+        float((image[..., 2] - image[..., 0]).mean())
+        for image in (bluer.render(job.scene.test.cameras[i]).rgb for i in range(2))
     ]
     assert figures["edit/clip_score"] == pytest.approx(sum(scores) / 2, abs=1e-6)
     assert evaluation.figures(bluer, source, 0)["edit/clip_improved"] == 0.0

@@ -158,7 +158,7 @@ def test_stage_reconstruct_stops_there(tiny: Tiny) -> None:
 
 
 def stop_in(monkeypatch: pytest.MonkeyPatch, owner: Any, method: str, call: int, number: int) -> None:
-    """Sends this process the signal `number` in the `call`-th call of owner.method."""
+    """Send this process the signal `number` in the `call`-th call of owner.method."""
     original, calls = getattr(owner, method), [0]
 
     def wrapped(*args: Any, **kwargs: Any) -> Any:

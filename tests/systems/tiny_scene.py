@@ -54,5 +54,5 @@ def write(root: Path, truth: bool = True, captions: bool = True) -> Path:
     return root
 
 
-def _save(path: Path, picture: Tensor) -> None:
-    Image.fromarray((picture * 255).round().byte().numpy()).save(path)
+def _save(path: Path, image: Tensor) -> None:
+    Image.fromarray((image * 255).round().byte().numpy()).save(path)

@@ -78,7 +78,7 @@ def test_photographs_are_turned_upright(tmp_path: Path) -> None:
 
 
 def test_what_is_no_picture(tmp_path: Path) -> None:
-    (tmp_path / "a.png").write_bytes(b"not a picture")
+    (tmp_path / "a.png").write_bytes(b"not an image")
     whole = save(tmp_path / "b.png", np.tile(colours(), (20, 20, 1))).read_bytes()
     (tmp_path / "b.png").write_bytes(whole[: len(whole) // 2])
     save(tmp_path / "c.png", colours()[:1, :1])

@@ -54,7 +54,7 @@ def write_scene(
     folders: dict[str, tuple[int, int]] | None = None,
     name: str = "view_{:03d}.png",
 ) -> Path:
-    """An LLFF folder; `folders` maps names to the pictures' (height, width). Picture i has grey value 10 i."""
+    """An LLFF folder; `folders` maps names to the images' (height, width). Image i has grey value 10 i."""
     root.mkdir(parents=True, exist_ok=True)
     each = torch.as_tensor(bounds, dtype=torch.float64).expand(len(cameras), 2)
     np.save(root / "poses_bounds.npy", pose_table(cameras, each))

@@ -1,4 +1,4 @@
-"""Axes, unit and box of a scene: what the pictures see is inside, and nothing depends on the files' axes."""
+"""Axes, unit and box of a scene: what the images see is inside, and nothing depends on the files' axes."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ def test_a_far_room_behind_some_views_does_not_grow_the_box() -> None:
     far[[2, 7, 11]] = 40.0
     room = frame(as_poses(cameras, far=far), recentre=True, box_size=0.0)
     torch.testing.assert_close(room.aabb, plain.aabb, atol=0.5, rtol=0)
-    # A forward-facing scene keeps its background: there a wall far away is in the picture for all views.
+    # A forward-facing scene keeps its background: there a wall far away is in the image for all views.
     cameras = arc_cameras(20, 20.0)
     assert float(frame(as_poses(cameras, far=far), recentre=True, box_size=0.0).aabb[2]) < -35
 
@@ -132,7 +132,7 @@ def test_the_core_is_what_cameras_around_a_thing_look_at() -> None:
     assert framing.core is not None
     low, high = framing.core[:3], framing.core[3:]
     assert (low >= framing.aabb[:3]).all() and (high <= framing.aabb[3:]).all()
-    # The cameras stand in one distance from what they look at, so the cube is as wide as a picture is there.
+    # The cameras stand in one distance from what they look at, so the cube is as wide as an image is there.
     target = framing.to_scene.apply(torch.tensor([1.0, 2.0, 3.0])).float()
     distance = (framing.place(poses.c2w)[:, :, 3] - target).norm(dim=-1).median()
     reach = float(distance * poses.tangents.max())

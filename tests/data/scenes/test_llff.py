@@ -83,7 +83,7 @@ def test_box_size_sets_the_longest_side_or_keeps_the_units(tmp_path: Path) -> No
 def test_every_eighth_view_is_held_out(tmp_path: Path, holdout: int, expected: list[int]) -> None:
     scene = load(write_scene(tmp_path / "s", arc_cameras(10)), holdout=holdout)
     assert scene.test.names == tuple(f"view_{i:03d}" for i in expected)
-    for views in (scene.test, scene.train):  # picture i has grey value 10 i, so pictures go with their names
+    for views in (scene.test, scene.train):  # image i has grey value 10 i, so images go with their names
         numbers = torch.tensor([int(name[-3:]) for name in views.names])
         torch.testing.assert_close(views.images[:, 3, 5, 0] * 255, 10.0 * numbers)
     assert set(scene.test.names).isdisjoint(scene.train.names)
@@ -94,7 +94,7 @@ def test_naming_and_case_do_not_matter(tmp_path: Path, name: str) -> None:
     root = tmp_path / "s"
     write_scene(root, arc_cameras(10), name=name)
     for clutter in (".DS_Store", "._IMG_0000.JPG", "Thumbs.db", "notes.txt"):
-        (root / "images_4" / clutter).write_bytes(b"not a picture")
+        (root / "images_4" / clutter).write_bytes(b"not an image")
     scene = load(root)
     numbers = [round(float(image[0, 0, 0]) * 255 / 10) for image in scene.train.images]
     assert numbers == [1, 2, 3, 4, 5, 6, 7, 9]
@@ -248,9 +248,9 @@ def mirror(root: Path) -> None:
         (lambda root: np.save(root / "poses_bounds.npy", np.full((10, 17), "a")), "numbers"),
         (
             lambda root: np.save(root / "poses_bounds.npy", np.load(root / "poses_bounds.npy")[:9]),
-            "10 pictures .* 9",
+            "10 images .* 9",
         ),
-        (lambda root: (root / "images_4" / "view_009.png").unlink(), "9 pictures and .* 10 poses"),
+        (lambda root: (root / "images_4" / "view_009.png").unlink(), "9 images and .* 10 poses"),
         (damage_table(4, 3, np.nan), "view 4 .* finite"),
         (damage_table(4, 16, np.inf), "view 4 .* finite"),
         (damage_table(5, 14, 0.0), "view 5 .* focal length"),
@@ -258,7 +258,7 @@ def mirror(root: Path) -> None:
         (damage_table(6, 16, 1.0), "view 6 .* 0 < near < far"),
         (damage_table(7, 0, 3.0), "view 7 .* no rotation"),
         (mirror, "view 2 .* no rotation"),
-        (overwrite("images_4/view_003.png", b"not a picture at all"), r"cannot read .*view_003\.png"),
+        (overwrite("images_4/view_003.png", b"not an image at all"), r"cannot read .*view_003\.png"),
         (overwrite("images_4/view_003.png", b""), r"cannot read .*view_003\.png"),
         (truncate("images_4/view_003.png"), r"cannot read .*view_003\.png"),
         (save_image("RGB", (40, 30)), "differing sizes .*view_000.*80x60.*view_003.*40x30"),

@@ -1,4 +1,4 @@
-"""Pictures on disk: orientation, transparency, modes, reduction."""
+"""Images on disk: orientation, transparency, modes, reduction."""
 
 from __future__ import annotations
 
