@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -56,6 +56,8 @@ class Prompt:
 
 class Prior(Protocol):
     """A frozen text-to-image latent diffusion model. A protocol: nothing needs to inherit from it."""
+
+    def __init__(self, cfg: Any) -> None: ...
 
     @property
     def schedule(self) -> DiffusionSchedule: ...
