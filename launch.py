@@ -38,12 +38,12 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
     mode.add_argument(
         "--test", metavar="RUN", help="evaluate again what a run's folder, or a checkpoint in it, holds"
     )
-    mode.add_argument("--resume", metavar="RUN", help="go on with a run that was stopped, from its folder")
+    mode.add_argument("--resume", metavar="RUN", help="continue a run that was stopped, from its folder")
     mode.add_argument(
         "--print-config", action="store_true", help="print every setting with its value, and stop"
     )
     parser.add_argument(
-        "overrides", nargs="*", metavar="key=value", help="settings that win over those of the files"
+        "overrides", nargs="*", metavar="key=value", help="settings that override those of the files"
     )
     arguments = parser.parse_intermixed_args(argv)
     is_override = re.compile(r"[A-Za-z_][\w.-]*=").match
@@ -75,15 +75,15 @@ def main(argv: Sequence[str]) -> None:
     from ids3d.config import find_config
     from ids3d.experiment import ImageJob, SceneJob, TrainingJob, load
 
-    former = run_folder(arguments.test or arguments.resume) if arguments.test or arguments.resume else None
-    files = [former / "config.yaml"] if former else []
+    earlier = run_folder(arguments.test or arguments.resume) if arguments.test or arguments.resume else None
+    files = [earlier / "config.yaml"] if earlier else []
     job = load([*files, *map(find_config, arguments.files)], arguments.overrides)
     if arguments.print_config:
         print(job.to_yaml(), end="")
         return
-    if former:  # where it is now, whatever it was called when it was made
+    if earlier:  # its folder as it is now, whatever it was called when it was made
         job = dataclasses.replace(
-            job, output=str(former.parent.parent), name=former.parent.name, tag=former.name
+            job, output=str(earlier.parent.parent), name=earlier.parent.name, tag=earlier.name
         )
     job = dataclasses.replace(job, tag=job.tag or job.default_tag())
     if isinstance(job, SceneJob):
@@ -108,7 +108,7 @@ def main(argv: Sequence[str]) -> None:
 
 
 def command() -> int:
-    """The console script `ids3d`, and `python launch.py`; returns the exit code."""
+    """Run as the console script `ids3d` or as `python launch.py`, and return the exit code."""
     show_log()
     return run_command(main)
 

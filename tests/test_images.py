@@ -12,15 +12,7 @@ import pytest
 import torch
 
 from ids3d.cameras import Cameras, look_at
-from ids3d.images import (
-    colour_depth,
-    depth_range,
-    difference,
-    film_path,
-    panel,
-    save_image,
-    save_video,
-)
+from ids3d.images import colour_depth, depth_range, difference, film_path, panel, save_image, save_video
 from ids3d.scene import CameraLayout
 
 Y, Z = torch.tensor([0.0, 1.0, 0.0]), torch.tensor([0.0, 0.0, 1.0])

@@ -16,9 +16,11 @@ ROOT = Path(__file__).parent.parent
 CONFIG = str(ROOT / "configs" / "ids-llff.yaml")
 
 
-def run(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(ROOT / "launch.py"), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, cwd=folder, timeout=120)
+def test_a_process_ends_with_one_line_and_exit_code_2(tmp_path: Path) -> None:
+    command = [sys.executable, str(ROOT / "launch.py"), "--config", CONFIG, "sede=1"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=120)
+    assert done.returncode == 2, done.stderr
+    assert done.stderr == "error: unknown key sede (command line): did you mean seed?\n"
 
 
 @pytest.mark.parametrize(
@@ -36,12 +38,18 @@ def run(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
     ],
 )
 def test_what_is_wrong_is_one_line_and_exit_code_2(
-    tmp_path: Path, arguments: list[str], parts: list[str]
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    parts: list[str],
 ) -> None:
-    done = run(*arguments, folder=tmp_path)
-    assert done.returncode == 2, done.stderr
-    assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1, done.stderr
-    assert all(part in done.stderr for part in parts), done.stderr
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["launch.py", *arguments])
+    assert launch.command() == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: ") and said.count("\n") == 1, said
+    assert all(part in said for part in parts), said
     assert list(tmp_path.iterdir()) == []
 
 
@@ -106,6 +114,18 @@ def test_shipped_configs_are_found_from_any_folder_and_an_own_file_of_that_name_
     (tmp_path / "configs" / "ids-llff.yaml").write_text("name: mine\n")
     launch.main(line)
     assert "name: mine\n" in capsys.readouterr().out
+
+
+def test_help_says_how_the_command_was_called(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for called, shown in (("/venv/bin/ids3d", "ids3d"), ("launch.py", "python launch.py")):
+        monkeypatch.setattr("sys.argv", [called])
+        with pytest.raises(SystemExit):
+            launch.main(["--help"])
+        text = capsys.readouterr().out
+        assert text.startswith(f"usage: {shown} ") and f"\n  {shown} --config configs/ids-llff.yaml\n" in text
+        assert "in any folder" in text
 
 
 def test_a_file_that_is_no_config_of_ours_is_not_looked_for_elsewhere(
