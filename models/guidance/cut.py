@@ -9,15 +9,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ids3d.models.guidance.common import GuidanceConfig, one_for_each, predict_pair
+from ids3d.models.guidance.distillation import Distillation, EditStep, GuidanceConfig
 from ids3d.models.guidance.protocol import Generators
-from ids3d.models.priors.protocol import Prior, Prompt
+from ids3d.models.guidance.sampling import one_for_each
 
 TEMPERATURE = 0.07
 PATCH_SIZES = (1, 2)
-# The loss is multiplied with this on its way through the UNet, lest half precision lose some of it. A power of two.
+# The loss is multiplied by this on its way through the UNet, or half precision would lose some of it. A power of two.
 LOSS_SCALE = 2.0**10
-PUBLISHED_SIZE = 64 * 64  # elements of a channel of the latents that w_cut = 3 was chosen for
+PUBLISHED_SIZE = 64 * 64  # h·w of the latents that w_cut = 3 was chosen for
 
 
 @dataclass
@@ -35,49 +35,39 @@ class CutConfig(GuidanceConfig):
             raise ValueError(f"cut_patches {self.cut_patches}: expected 1 or more")
 
 
-def predict_pair_with_cut(
-    cfg: CutConfig,
-    prior: Prior,
-    z_t_src: Tensor,
-    z_trg: Tensor,
-    eps: Tensor,
-    t: Tensor,
-    source: Prompt,
-    target: Prompt,
-    generator: Generators,
-) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Both noise predictions, as `predict_pair` gives them, and the gradient (b, c, h, w) of the CUT loss.
+class ContrastiveDistillation(Distillation):
+    """A method that can add the gradient of the CUT loss to its own."""
 
-    The loss is between the outputs of the self-attention layers in the decoder half of the UNet, for the latents
-    z_t^src and z_t^trg = √ᾱ_t z_trg + √(1−ᾱ_t) ε, each with its prompt. Its gradient goes through the UNet, to z_trg;
-    the source is constant. With w_cut = 0 nothing of this is computed, nothing drawn, and the gradient is None.
+    cfg: CutConfig
 
-    The loss is a mean over places, so what one element of the latent gets falls with their number, which DDS's gradient
-    does not. The gradient is therefore multiplied by h·w / 64²: w_cut means on every latent what it means on the
-    published 64x64. (At 16x16 it would otherwise weigh 16 times as much, and break the picture up.)
-    """
-    schedule, b = prior.schedule, len(z_trg)
-    if cfg.w_cut == 0:
-        z_t_trg = schedule.add_noise(z_trg, eps, t)
-        return *predict_pair(prior, z_t_src, z_t_trg, t, source, target, cfg.guidance_scale), None
-    with torch.no_grad(), prior.self_attention_outputs() as src_outputs:
-        eps_src = prior.predict_noise(z_t_src, t, source.expand(b), cfg.guidance_scale)
-    z = z_trg.detach().requires_grad_()
-    with torch.enable_grad():
-        with prior.self_attention_outputs() as trg_outputs:
-            eps_trg = prior.predict_noise(
-                schedule.add_noise(z, eps, t), t, target.expand(b), cfg.guidance_scale
+    def predict_pair_and_cut(
+        self, step: EditStep, z_t_src: Tensor, z_t_trg: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return both noise predictions, as `predict_pair` gives them, and ∇_{z_trg} ℓ_CUT, (b, c, h, w) each.
+
+        The loss is between the outputs of the self-attention layers in the decoder half of the UNet, for z_t^src and
+        z_t^trg, each with its prompt. Its gradient goes through the UNet, to z_trg; the source is constant. With
+        w_cut = 0 nothing of this is computed, nothing drawn, and the gradient is 0.
+
+        The loss is a mean over places, so what one element of the latent gets falls with their number, which DDS's
+        gradient does not. The gradient is therefore multiplied by h·w / 64²: w_cut means on every latent what it means
+        on the published 64x64. (At 16x16 it would otherwise weigh 16 times as much, and break the image up.)
+        """
+        cfg, (b, _, height, width) = self.cfg, z_t_trg.shape
+        if cfg.w_cut == 0:
+            return *self.predict_pair(step, z_t_src, z_t_trg), torch.zeros_like(z_t_trg)
+        z_t_trg = z_t_trg.detach().requires_grad_()
+        with torch.enable_grad():
+            with self.prior.self_attention_outputs() as outputs:
+                eps_src, eps_trg = self.predict_pair(step, z_t_src, z_t_trg)
+            features = [output[-b:] for output in outputs]  # the last b of a call's rows have the prompt
+            layers = len(features) // 2  # of the source's call, then of the target's
+            loss = cut_loss(
+                features[:layers], features[layers:], (height, width), cfg.cut_patches, step.generator
             )
-        loss = cut_loss(
-            [output[-b:] for output in src_outputs],  # the last b of the batch have the prompt
-            [output[-b:] for output in trg_outputs],
-            (z.shape[-2], z.shape[-1]),
-            cfg.cut_patches,
-            generator,
-        )
-        (grad,) = torch.autograd.grad(loss.sum() * LOSS_SCALE, z)
-    elements = z.shape[-2] * z.shape[-1]
-    return eps_src, eps_trg.detach(), grad * (elements / PUBLISHED_SIZE / LOSS_SCALE)
+            (grad,) = torch.autograd.grad(loss.sum() * LOSS_SCALE, z_t_trg)
+        grad = self.schedule.alpha(step.t, grad) * grad  # z_t^trg = √ᾱ_t z_trg + √(1−ᾱ_t) ε
+        return eps_src, eps_trg.detach(), grad * (height * width / PUBLISHED_SIZE / LOSS_SCALE)
 
 
 def cut_loss(
@@ -87,7 +77,7 @@ def cut_loss(
     patches: int,
     generator: Generators,
 ) -> Tensor:
-    """The PatchNCE loss of each of b pictures, (b,), summed over layers and patch sizes.
+    """Return the PatchNCE loss of each of b images, (b,), summed over layers and patch sizes.
 
     Args:
         source, target: the features of each layer, (b, tokens, channels), the tokens being the rows of a map that is
@@ -107,6 +97,7 @@ def cut_loss(
 
 
 def _map_size(tokens: int, size: tuple[int, int]) -> tuple[int, int]:
+    """Return height and width of a map of so many tokens. Raises ValueError where the latent halves to none such."""
     height, width = size
     while height * width > tokens:
         height, width = (height + 1) // 2, (width + 1) // 2
@@ -116,7 +107,7 @@ def _map_size(tokens: int, size: tuple[int, int]) -> tuple[int, int]:
 
 
 def _patches(features: Tensor, height: int, width: int, patch_size: int) -> Tensor:
-    """(b, tokens, channels) to the mean features of squares of `patch_size`, (b, patches, channels), of unit length."""
+    """Average (b, tokens, channels) over squares of `patch_size`: (b, patches, channels), of unit length."""
     maps = (
         features.to(torch.promote_types(features.dtype, torch.float32))
         .transpose(1, 2)
@@ -126,10 +117,10 @@ def _patches(features: Tensor, height: int, width: int, patch_size: int) -> Tens
 
 
 def _patch_nce(source: Tensor, target: Tensor, patches: int, generator: Generators) -> Tensor:
-    """Cross entropy (b,) of telling, for each source patch, the target patch at the same place from all the others."""
+    """Return the cross entropy (b,) of telling each source patch's target patch, at the same place, from the others."""
     b, n, channels = source.shape
     if n > patches:
-        # a draw for each picture, so that none depends on the others
+        # drawn for each image, so that none depends on the others
         ids = torch.stack(
             [torch.randperm(n, generator=g, device=g.device)[:patches] for g in one_for_each(generator, b)]
         )

@@ -8,15 +8,14 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from ids3d.models.guidance.common import guided, sample_timestep_and_noise
-from ids3d.models.guidance.cut import CutConfig, predict_pair_with_cut
-from ids3d.models.guidance.protocol import Generators, GuidanceOutput
+from ids3d.models.guidance.cut import ContrastiveDistillation, CutConfig
+from ids3d.models.guidance.distillation import EditStep
 from ids3d.models.priors.protocol import Prior, Prompt
 from ids3d.registry import register
 
 
 @register("guidance", "ids")
-class IDS:
+class IDS(ContrastiveDistillation):
     """DDS with a noise corrected so that the source's posterior mean is the source (algorithm 1). N = 0 is DDS.
 
     Example, in a loop of your own:
@@ -41,42 +40,23 @@ class IDS:
             if self.fpr_iterations < 0:
                 raise ValueError(f"fpr_iterations {self.fpr_iterations}: expected 0 or more")
 
-    def __init__(self, cfg: Config, prior: Prior) -> None:
-        self.cfg, self.prior = cfg, prior
+    cfg: Config
 
-    def __call__(
-        self,
-        z_src: Tensor,
-        z_trg: Tensor,
-        source: Prompt,
-        target: Prompt,
-        generator: Generators,
-        progress: float = 0.0,
-    ) -> GuidanceOutput:
-        """The gradient for the latents `z_trg`, beside their sources `z_src` (b, c, h, w).
-
-        Args:
-            source, target: b prompts each, or one for all.
-            generator: where timesteps and noises are drawn from; one, or one for each latent.
-            progress: how much of the run is done, in [0, 1].
-        Returns: the gradient; among the figures, residual_i is ‖z_src − z_{0|t}‖ after i iterations.
-        """
-        cfg, prior, schedule = self.cfg, self.prior, self.prior.schedule
-        t, eps = sample_timestep_and_noise(cfg, schedule, z_trg, generator, progress)
-        z_t_src, eps, residuals = fixed_point(cfg, prior, z_src, source, t, eps)
-        eps_src, eps_trg, cut = predict_pair_with_cut(
-            cfg, prior, z_t_src, z_trg, eps, t, source, target, generator
-        )
-        residuals.append(_distance(z_src, schedule.posterior_mean(z_t_src, eps_src, t)))
-        figures = {f"residual_{i}": mean for i, mean in enumerate(torch.stack(residuals).mean(1).tolist())}
-        grad = eps_trg - eps_src
-        return guided(cfg, schedule, grad if cut is None else grad + cfg.w_cut * cut, t, figures)
+    def gradient(self, step: EditStep) -> Tensor:
+        """Return ∇; among the figures, residual_i is ‖z_src − z_{0|t}‖ after i iterations."""
+        z_t_src, eps, residuals = fixed_point(self.cfg, self.prior, step.z_src, step.source, step.t, step.eps)
+        z_t_trg = self.schedule.add_noise(step.z_trg, eps, step.t)
+        eps_src, eps_trg, cut = self.predict_pair_and_cut(step, z_t_src, z_t_trg)
+        residuals.append(_distance(step.z_src, self.schedule.posterior_mean(z_t_src, eps_src, step.t)))
+        means = torch.stack(residuals).mean(1).tolist()
+        step.figures.update({f"residual_{i}": mean for i, mean in enumerate(means)})
+        return eps_trg - eps_src + self.cfg.w_cut * cut
 
 
 def fixed_point(
     cfg: IDS.Config, prior: Prior, z_src: Tensor, source: Prompt, t: Tensor, eps: Tensor
 ) -> tuple[Tensor, Tensor, list[Tensor]]:
-    """Fixed-point regularisation, lines 4 to 9 of algorithm 1: descends ‖z_src − z_{0|t}‖₂ through the UNet.
+    """Fixed-point regularisation, lines 4 to 9 of algorithm 1: descend ‖z_src − z_{0|t}‖₂ through the UNet.
 
     Args:
         z_src, eps: the source (b, c, h, w) and the noise drawn for it.

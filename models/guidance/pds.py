@@ -8,15 +8,13 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from ids3d.models.guidance.common import GuidanceConfig, guided, predict_pair, sample_timestep_and_noise
-from ids3d.models.guidance.protocol import Generators, GuidanceOutput
-from ids3d.models.priors.protocol import Prior, Prompt
+from ids3d.models.guidance.distillation import Distillation, EditStep, GuidanceConfig
 from ids3d.registry import register
 from ids3d.schedule import DiffusionSchedule
 
 
 @register("guidance", "pds")
-class PDS:
+class PDS(Distillation):
     """∇ = ζ_trg − ζ_src with ζ = (z_{t′} − μ(z_t, ε^ω)) / σ_t, the noise that takes z_t to z_{t′}.
 
     t′ is the step before t on a schedule of `steps` steps; both latents share ε, of z_t, and ε′, of z_{t′}.
@@ -35,38 +33,24 @@ class PDS:
             if self.steps < 1:
                 raise ValueError(f"steps {self.steps}: expected 1 or more")
 
-    def __init__(self, cfg: Config, prior: Prior) -> None:
-        self.cfg, self.prior = cfg, prior
+    cfg: Config
+    noises = 2
 
-    def __call__(
-        self,
-        z_src: Tensor,
-        z_trg: Tensor,
-        source: Prompt,
-        target: Prompt,
-        generator: Generators,
-        progress: float = 0.0,
-    ) -> GuidanceOutput:
-        """The gradient for the latents `z_trg`, beside their sources `z_src` (b, c, h, w).
+    @property
+    def first_timestep(self) -> int:
+        """t − t′: before an earlier t there is no t′."""
+        return max(self.schedule.num_timesteps // self.cfg.steps, 1)
 
-        Args:
-            source, target: b prompts each, or one for all.
-            generator: where timesteps and noises are drawn from; one, or one for each latent.
-            progress: how much of the run is done, in [0, 1].
-        """
-        cfg, prior, schedule = self.cfg, self.prior, self.prior.schedule
-        stride = max(schedule.num_timesteps // cfg.steps, 1)
-        t, eps, eps_prev = sample_timestep_and_noise(
-            cfg, schedule, z_trg, generator, progress, noises=2, first=stride
-        )
-        t_prev = t - stride
-        z_t_src, z_t_trg = schedule.add_noise(z_src, eps, t), schedule.add_noise(z_trg, eps, t)
-        eps_src, eps_trg = predict_pair(prior, z_t_src, z_t_trg, t, source, target, cfg.guidance_scale)
+    def gradient(self, step: EditStep) -> Tensor:
+        schedule, (eps, eps_prev) = self.schedule, step.noises
+        t, t_prev = step.t, step.t - self.first_timestep
+        z_t_src, z_t_trg = schedule.add_noise(step.z_src, eps, t), schedule.add_noise(step.z_trg, eps, t)
+        eps_src, eps_trg = self.predict_pair(step, z_t_src, z_t_trg)
         zeta = []
-        for z, z_t, eps_hat in ((z_src, z_t_src, eps_src), (z_trg, z_t_trg, eps_trg)):
-            mean, std = posterior(schedule, z_t, eps_hat, t, t_prev, cfg.posterior)
+        for z, z_t, eps_hat in ((step.z_src, z_t_src, eps_src), (step.z_trg, z_t_trg, eps_trg)):
+            mean, std = posterior(schedule, z_t, eps_hat, t, t_prev, self.cfg.posterior)
             zeta.append((schedule.add_noise(z, eps_prev, t_prev) - mean) / std)
-        return guided(cfg, schedule, zeta[1] - zeta[0], t)
+        return zeta[1] - zeta[0]
 
 
 def posterior(
@@ -75,20 +59,19 @@ def posterior(
     eps: Tensor,
     t: Tensor,
     t_prev: Tensor,
-    kind: Literal["published", "exact"],
+    variant: Literal["published", "exact"],
 ) -> tuple[Tensor, Tensor]:
-    """The mean μ (b, c, h, w) and the standard deviation σ_t (b, 1, 1, 1) of z_{t′} given z_t and the predicted noise.
+    """Return the mean μ (b, c, h, w) and the standard deviation σ_t (b, 1, 1, 1) of z_{t′}, given z_t and its noise.
 
     DDPM, Ho et al. 2020, equations 6 and 7, with t′ in place of t−1. There β_t is 1 − ᾱ_t/ᾱ_{t′} ("exact"); with it the
     terms in z_trg − z_src cancel, whatever the schedule, and PDS is DDS times √ᾱ_{t′} β_t / (√ᾱ_t √(1−ᾱ_t) σ_t). The
     published code takes β_t = 1 − ᾱ_t/ᾱ_{t−1} although t′ is two steps off; that leaves a pull of z_trg towards z_src,
-    the identity-preserving term of the paper, and is the default for that.
+    the identity-preserving term of the paper, and is therefore the default.
     """
-    double = torch.empty(
-        1, 1, 1, 1, dtype=torch.float64
-    )  # on the CPU: β_t loses half its digits in single precision
+    # On the CPU, in double precision: in single β_t loses half its digits.
+    double = torch.empty(1, 1, 1, 1, dtype=torch.float64)
     a_t, a_prev = schedule.alpha_bar(t.cpu(), double), schedule.alpha_bar(t_prev.cpu(), double)
-    alpha = a_t / (a_prev if kind == "exact" else schedule.alpha_bar(t.cpu() - 1, double))
+    alpha = a_t / (a_prev if variant == "exact" else schedule.alpha_bar(t.cpu() - 1, double))
     beta = 1 - alpha
     of_z_0 = a_prev.sqrt() * beta / (1 - a_t)
     of_z_t = alpha.sqrt() * (1 - a_prev) / (1 - a_t)

@@ -1,4 +1,4 @@
-"""What a method that gives a gradient offers, and what it returns."""
+"""What a guidance method offers, and what it returns."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 from ids3d.models.priors.protocol import Prior, Prompt
 
 Generators: TypeAlias = torch.Generator | Sequence[torch.Generator]
-"""Where a method draws from: one generator for all latents of a batch in turn, or one for each, so that what a latent
+"""What a method draws from: one generator for all latents of a batch in turn, or one for each, so that what a latent
 gets does not depend on what else is in its batch."""
 
 
@@ -20,10 +20,10 @@ gets does not depend on what else is in its batch."""
 class GuidanceOutput:
     """What a method returns.
 
-    grad: (b, c, h, w), the direction in which z_trg should NOT go (a gradient, to be descended), without a graph. It is
-        the paper's own; what it is multiplied with belongs to the loop: in 2D the published step is plain SGD of 0.1 on
-        2000⟨z_trg, grad⟩/(h·w) at 64x64, that is z_trg ← z_trg − 0.0488 grad.
-    figures: for logging only, means over the batch.
+    Attributes:
+        grad: (b, c, h, w), to be descended, without a graph. It is the paper's own; its factor belongs to the loop: in
+            2D the published step is plain SGD of 0.1 on 2000⟨z_trg, grad⟩/(h·w) at 64x64, z_trg ← z_trg − 0.0488 grad.
+        figures: for logging only, means over the batch.
     """
 
     grad: Tensor
@@ -44,11 +44,11 @@ class Guidance(Protocol):
         generator: Generators,
         progress: float = 0.0,
     ) -> GuidanceOutput:
-        """The gradient for the latents `z_trg`, beside their sources `z_src` (b, c, h, w).
+        """Return the gradient for the latents `z_trg`, beside their sources `z_src` (b, c, h, w), and figures to log.
 
         Args:
             source, target: b prompts each, or one for all.
-            generator: where timesteps and noises are drawn from; one, or one for each latent.
+            generator: where timesteps, noises and patches are drawn from; one, or one for each latent.
             progress: how much of the run is done, in [0, 1].
         """
         ...

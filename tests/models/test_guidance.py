@@ -13,10 +13,11 @@ from torch import Tensor
 from ids3d.config import parse
 from ids3d.errors import UserError
 from ids3d.models.guidance.cds import CDS
-from ids3d.models.guidance.common import GuidanceConfig, guided, sample_timestep_and_noise, timestep_limits
 from ids3d.models.guidance.dds import DDS
+from ids3d.models.guidance.distillation import Distillation, EditStep, GuidanceConfig
 from ids3d.models.guidance.ids import IDS, fixed_point
 from ids3d.models.guidance.pds import PDS
+from ids3d.models.guidance.sampling import sample_timestep_and_noise
 from ids3d.models.guidance.sds import SDS
 from ids3d.models.priors.protocol import Prompt
 from ids3d.models.priors.stable_diffusion import StableDiffusion
@@ -153,22 +154,22 @@ def test_gradients_through_the_unet_survive_half_precision(name):
 
 
 def test_timesteps_are_uniform_over_the_range_and_batches_draw_like_singles():
-    schedule, cfg = prior().schedule, GuidanceConfig(t_range=(0.2, 0.21))
-    t, eps = sample_timestep_and_noise(cfg, schedule, torch.zeros(4000, 1, 1, 1), generator())
+    low, high = GuidanceConfig(t_range=(0.2, 0.21)).timestep_limits(1000)
+    t, eps = sample_timestep_and_noise(low, high, torch.zeros(4000, 1, 1, 1), generator())
     counts = torch.bincount(t, minlength=212)
     assert counts[200:211].sum() == 4000 and counts[200:211].min() > 300
     assert abs(eps.mean()) < 0.05 and abs(eps.std() - 1) < 0.05
     singles = generator()
-    alone = [sample_timestep_and_noise(cfg, schedule, torch.zeros(1, 1, 1, 1), singles) for _ in range(3)]
+    alone = [sample_timestep_and_noise(low, high, torch.zeros(1, 1, 1, 1), singles) for _ in range(3)]
     assert torch.equal(torch.cat([pair[0] for pair in alone]), t[:3])
     assert torch.equal(torch.cat([pair[1] for pair in alone]), eps[:3])
 
 
 def test_the_range_moves_with_progress():
     cfg = GuidanceConfig(t_range=(0.05, 0.95), t_range_end=(0.05, 0.35))
-    assert [timestep_limits(cfg, 1000, p) for p in (0.0, 0.5, 1.0)] == [(50, 950), (50, 650), (50, 350)]
-    assert timestep_limits(GuidanceConfig(t_range=(0.0, 1.0)), 1000) == (0, 999)
-    assert timestep_limits(GuidanceConfig(), 1000, progress=0.7) == (50, 950)
+    assert [cfg.timestep_limits(1000, p) for p in (0.0, 0.5, 1.0)] == [(50, 950), (50, 650), (50, 350)]
+    assert GuidanceConfig(t_range=(0.0, 1.0)).timestep_limits(1000) == (0, 999)
+    assert GuidanceConfig().timestep_limits(1000, progress=0.7) == (50, 950)
 
 
 def test_pds_has_a_step_before_the_first():
@@ -178,9 +179,14 @@ def test_pds_has_a_step_before_the_first():
 
 
 def test_clipping_scales_only_the_latent_that_is_too_long():
+    class Away(Distillation):
+        def gradient(self, step: EditStep) -> Tensor:
+            return step.z_trg
+
     grad = torch.stack([torch.full((4, 8, 8), 3.0), torch.full((4, 8, 8), 0.5)])
-    t = torch.tensor([10, 20])
-    clipped = guided(GuidanceConfig(max_rms=1.0), prior().schedule, grad, t).grad
+    prompt = prior().embed(SOURCES)
+    away = Away(GuidanceConfig(max_rms=1.0), prior())
+    clipped = away(Z_SRC, grad, prompt, prompt, generator()).grad
     torch.testing.assert_close(clipped[0], torch.ones(4, 8, 8))
     assert torch.equal(clipped[1], grad[1])
 
@@ -242,7 +248,7 @@ def test_dds_on_a_gaussian_prior_moves_the_target_by_the_difference_of_the_means
     gaussian = GaussianPrior()
     dds = DDS(DDS.Config(guidance_scale=1.0), gaussian)
     source, target = gaussian.embed(["1"]), gaussian.embed(["3"])
-    t, _ = sample_timestep_and_noise(dds.cfg, gaussian.schedule, Z, generator())
+    t, _ = sample_timestep_and_noise(*dds.cfg.timestep_limits(1000), Z, generator())
     got = dds(Z, Z + 0.25, source, target, generator()).grad
     _, _, k = analytic(t)
     torch.testing.assert_close(got, k * (0.25 - 2.0) * torch.ones_like(Z))
@@ -284,7 +290,7 @@ def test_fpr_lowers_the_residual_on_a_gaussian_prior(step, scale):
     """The residual is the norm of a multiple of z_t there, so that a whole Polyak step takes it to zero at once."""
     gaussian = GaussianPrior()
     cfg = IDS.Config(guidance_scale=1.0, fpr_iterations=4, fpr_step=step, fpr_scale=scale)
-    t, eps = sample_timestep_and_noise(cfg, gaussian.schedule, Z, generator())
+    t, eps = sample_timestep_and_noise(*cfg.timestep_limits(1000), Z, generator())
     _, _, residuals = fixed_point(cfg, gaussian, Z, gaussian.embed(["1"]), t, eps)
     for before, after in itertools.pairwise(residuals):
         assert (after < before + 1e-9).all()

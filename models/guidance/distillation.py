@@ -1,0 +1,135 @@
+"""What all methods share, so that the file of each is its settings and its gradient alone."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from ids3d.models.guidance.protocol import Generators, Guidance, GuidanceOutput
+from ids3d.models.guidance.sampling import sample_timestep_and_noise
+from ids3d.models.priors.protocol import Prior, Prompt
+
+
+@dataclass
+class GuidanceConfig:
+    """The settings that every method has. A method's own Config adds to them, or changes a default."""
+
+    guidance_scale: float = 7.5  # ω of classifier-free guidance
+    # Timesteps are drawn from this part of the schedule, ends included ...
+    t_range: tuple[float, float] = (0.05, 0.95)
+    # ... which moves linearly to this one as progress goes from 0 to 1; null: it stays.
+    t_range_end: tuple[float, float] | None = None
+    weighting: Literal["one", "sigma2"] = "one"  # w(t), a factor of the gradient: 1, or σ_t² = 1 − ᾱ_t
+    max_rms: float | None = None  # a latent's gradient with a greater root mean square is scaled down to this
+
+    def __post_init__(self) -> None:
+        for low, high in filter(None, (self.t_range, self.t_range_end)):
+            if not 0 <= low <= high <= 1:
+                raise ValueError(f"a range of timesteps [{low}, {high}]: expected 0 <= low <= high <= 1")
+        if self.max_rms is not None and self.max_rms <= 0:
+            raise ValueError(f"max_rms {self.max_rms}: expected a number above 0, or null for no limit")
+
+    def timestep_limits(self, num_timesteps: int, progress: float = 0.0) -> tuple[int, int]:
+        """Return the first and the last timestep that may be drawn when `progress` in [0, 1] of the run is done."""
+        p = min(max(progress, 0.0), 1.0)
+        end = self.t_range if self.t_range_end is None else self.t_range_end
+        low, high = ((1 - p) * a + p * b for a, b in zip(self.t_range, end, strict=True))
+        last = num_timesteps - 1
+        return min(round(low * num_timesteps), last), min(round(high * num_timesteps), last)
+
+
+@dataclass(frozen=True)
+class EditStep:
+    """What a method's gradient is taken of. No tensor has a graph.
+
+    Attributes:
+        z_src, z_trg: the latents of source and target, (b, c, h, w).
+        source, target: their prompts, b each.
+        t: (b,) int64, the timesteps.
+        noises: as many as the method's `noises`, (b, c, h, w) each.
+        generator: where a method draws what else it needs.
+        figures: for logging only, means over the batch; a method adds its own.
+    """
+
+    z_src: Tensor
+    z_trg: Tensor
+    source: Prompt
+    target: Prompt
+    t: Tensor
+    noises: tuple[Tensor, ...]
+    generator: Generators
+    figures: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def eps(self) -> Tensor:
+        """ε (b, c, h, w), the noise of z_t."""
+        return self.noises[0]
+
+
+class Distillation(Guidance, ABC):
+    """A method as papers write it: a gradient at a timestep t and a noise ε, both drawn anew at each call.
+
+    A method inherits from this, holds a `Config` and writes `gradient`. It need not: `Guidance` is all that counts.
+    """
+
+    noises = 1
+    """How many noises a method draws for each latent."""
+
+    def __init__(self, cfg: GuidanceConfig, prior: Prior) -> None:
+        self.cfg, self.prior, self.schedule = cfg, prior, prior.schedule
+
+    @property
+    def first_timestep(self) -> int:
+        """The least timestep that is drawn, whatever the settings say."""
+        return 0
+
+    @abstractmethod
+    def gradient(self, step: EditStep) -> Tensor:
+        """Return ∇ (b, c, h, w), before w(t) and `max_rms`. Runs without a graph; `torch.enable_grad` opens one."""
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        z_src: Tensor,
+        z_trg: Tensor,
+        source: Prompt,
+        target: Prompt,
+        generator: Generators,
+        progress: float = 0.0,
+    ) -> GuidanceOutput:
+        cfg, b = self.cfg, len(z_trg)
+        limits = cfg.timestep_limits(self.schedule.num_timesteps, progress)
+        low, high = (max(limit, self.first_timestep) for limit in limits)
+        t, *noises = sample_timestep_and_noise(low, high, z_trg, generator, self.noises)
+        step = EditStep(
+            z_src.detach(), z_trg.detach(), source.expand(b), target.expand(b), t, tuple(noises), generator
+        )
+        grad = self.gradient(step)
+        if cfg.weighting == "sigma2":
+            grad = grad * self.schedule.sigma(t, grad) ** 2
+        rms = grad.square().mean(dim=(1, 2, 3), keepdim=True).sqrt()
+        if cfg.max_rms is not None:
+            grad = grad * (cfg.max_rms / rms.clamp(min=cfg.max_rms))
+        figures = {"t": t.float().mean().item(), "grad_rms": rms.mean().item(), **step.figures}
+        return GuidanceOutput(grad, figures)
+
+    def predict_pair(self, step: EditStep, z_t_src: Tensor, z_t_trg: Tensor) -> tuple[Tensor, Tensor]:
+        """Return ε^ω(z_t^src, y_src, t) and ε^ω(z_t^trg, y_trg, t), (b, c, h, w) each.
+
+        Every method that compares source and target predicts both here. Without a graph it is one call of the UNet, of
+        4b: on a CPU 0.75 of the time of two calls of 2b. Where `z_t_trg` requires a gradient, it is two calls, the
+        source's first, and only the target's has a graph.
+        """
+        t, w = step.t, self.cfg.guidance_scale
+        if z_t_trg.requires_grad:
+            with torch.no_grad():
+                eps_src = self.prior.predict_noise(z_t_src, t, step.source, w)
+            return eps_src, self.prior.predict_noise(z_t_trg, t, step.target, w)
+        prompts = Prompt.cat([step.source, step.target])
+        both = self.prior.predict_noise(torch.cat([z_t_src, z_t_trg]), torch.cat([t, t]), prompts, w)
+        eps_src, eps_trg = both.chunk(2)
+        return eps_src, eps_trg
