@@ -1,1 +1,1 @@
-"""Frozen text-to-image diffusion models behind one interface (`prior.py`)."""
+"""Frozen text-to-image diffusion models behind one interface (`protocol.py`)."""

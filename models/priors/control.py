@@ -1,10 +1,10 @@
-"""Taking hold of what happens within a UNet, for one call: attention maps, and the activations that carry structure."""
+"""Edit a UNet's attention maps and activations while it runs: the contexts behind `Prior.edit_*`."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
@@ -17,24 +17,30 @@ Edit = Callable[[str, Tensor], Tensor]
 
 
 @contextmanager
-def edit_attention(unet: UNet2DConditionModel, edit: Edit, kind: str, batch: int) -> Iterator[None]:
-    """Within it, the attention layers of a kind ("attn1": self, "attn2": cross) ask `edit` for the last rows' maps.
+def edit_attention(
+    unet: UNet2DConditionModel, edit: Edit, layer: Literal["attn1", "attn2"], batch: int
+) -> Iterator[None]:
+    """Within the context, replace the attention maps of the last `batch` rows by edit(name of the layer, maps).
 
-    Maps are (batch, heads, queries, keys), softmaxed. Every other layer keeps the processor that it has.
+    Maps are (batch, heads, queries, keys), after the softmax. The layers' own processors are back when the context
+    ends, also by an exception.
+
+    Args:
+        layer: of which layers: "attn1", self-attention, or "attn2", cross-attention.
     """
-    layers = {name: layer for name, layer in unet.named_modules() if name.endswith(f".{kind}")}
-    before = {name: layer.processor for name, layer in layers.items()}
+    layers = {name: module for name, module in unet.named_modules() if name.endswith(f".{layer}")}
+    before = {name: module.processor for name, module in layers.items()}
     try:
-        for name, layer in layers.items():
-            layer.set_processor(_Explicit(name, edit, batch))
+        for name, module in layers.items():
+            module.set_processor(_EditedAttention(name, edit, batch))
         yield
     finally:
-        for name, layer in layers.items():
-            layer.set_processor(before[name])
+        for name, module in layers.items():
+            module.set_processor(before[name])
 
 
-class _Explicit:
-    """An attention processor of diffusers' that computes the maps of the last `batch` rows, and lets them be edited.
+class _EditedAttention:
+    """An attention processor of diffusers' that computes the maps of the last `batch` rows and edits them.
 
     For the attention layers of UNet2DConditionModel's transformer blocks: they have no norm or residual of their own.
     """
@@ -71,14 +77,14 @@ class _Explicit:
 
 
 @contextmanager
-def edit_structure(
+def edit_activations(
     unet: UNet2DConditionModel, edit: Edit, features: bool, queries_and_keys: bool
 ) -> Iterator[None]:
-    """Within it, the UNet goes on with edit(name, activation) at the places that Plug-and-Play takes structure from.
+    """Within the context, replace activations by edit(name of the layer, activation), where Plug-and-Play injects them.
 
     In Stable Diffusion (Tumanyan et al. 2022, section 4): `features` of the decoder's 4th residual block, what
-    up_blocks.1.resnets.1 adds to its input, and `queries_and_keys` of the decoder's self-attention layers but the very
-    first. Elsewhere: the last residual block of the second of the decoder's blocks, and the same layers.
+    up_blocks.1.resnets.1 adds to its input, and `queries_and_keys` of all self-attention layers of the decoder but the
+    first. In a smaller UNet: the last residual block of the second of the decoder's blocks, and the same layers.
     """
     blocks = unet.up_blocks
     names: list[str] = []
@@ -97,4 +103,4 @@ def edit_structure(
 
 
 def _replace(edit: Edit, name: str) -> Callable[[Any, Any, Tensor], Tensor]:
-    return lambda module, given, output: edit(name, output)
+    return lambda _module, _args, output: edit(name, output)

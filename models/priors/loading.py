@@ -1,4 +1,4 @@
-"""Reading a checkpoint in diffusers' layout, with errors that say what is wrong with it."""
+"""Read a checkpoint in diffusers' layout, with errors that say what is wrong with it."""
 
 from __future__ import annotations
 
@@ -41,11 +41,10 @@ class Checkpoint:
 
 
 def load_checkpoint(path: str, dtype: torch.dtype, variant: str | None = None) -> Checkpoint:
-    """The checkpoint in the folder `path`, or under the hub name `path` ("owner/name") where there is no such folder.
+    """Load the checkpoint in the folder `path`, or of the hub name `path` ("owner/name") where there is no such folder.
 
-    `variant` picks the files `*.<variant>.safetensors`. A hub name is looked up in the local cache when the hub
-    can't be reached. Raises UserError when there is nothing to load, when something is missing, and for models of other
-    kinds.
+    `variant` picks the files `*.<variant>.safetensors`. A hub name is looked up in the local cache when the hub can't
+    be reached. Raises UserError when there is nothing to load, something is missing, or the model is of another kind.
     """
     source, options = _locate(path)
     options |= {"variant": variant} if variant else {}
@@ -70,7 +69,7 @@ def load_checkpoint(path: str, dtype: torch.dtype, variant: str | None = None) -
 
 
 def _locate(path: str) -> tuple[str, dict[str, Any]]:
-    """Where to load from, and the options to load with. Raises UserError."""
+    """Return where to load from, and the options to load with. Raises UserError."""
     folder = Path(path).expanduser()
     if folder.is_dir():
         missing = [name for name in LAYOUT if not (folder / name).is_file()]
@@ -90,9 +89,8 @@ def _locate(path: str) -> tuple[str, dict[str, Any]]:
             f"prior {folder}: no such folder, and not a hub name (owner/name) either; set prior.path"
         )
     try:
-        HfApi().model_info(
-            path, timeout=10
-        )  # does not retry, as every file of the download would for half a minute
+        # Does not retry, as every file of the download would, for half a minute.
+        HfApi().model_info(path, timeout=10)
     except GatedRepoError:
         raise UserError(
             f"prior {path}: its hub page asks to accept terms; do so there, then run `hf auth login`"
@@ -108,7 +106,7 @@ def _locate(path: str) -> tuple[str, dict[str, Any]]:
 
 @contextmanager
 def _no_bar_for(source: str) -> Iterator[None]:
-    """Leaves out transformers' progress bar for reading files that are here already. Downloads keep theirs."""
+    """Turn off transformers' progress bar where files are only read. Downloads keep theirs."""
     quiet = Path(source).is_dir() and transformers_logging.is_progress_bar_enabled()
     if quiet:
         transformers_logging.disable_progress_bar()
@@ -120,7 +118,7 @@ def _no_bar_for(source: str) -> Iterator[None]:
 
 
 def _load(cls: Any, source: str, part: str, **options: Any) -> Any:
-    """One part of the checkpoint. Raises UserError where it is missing, broken, or lacks weights."""
+    """Load one part of the checkpoint. Raises UserError where it is missing, broken, or lacks weights."""
     has_weights = issubclass(cls, torch.nn.Module)
     try:
         if not has_weights:
@@ -141,7 +139,7 @@ def _load(cls: Any, source: str, part: str, **options: Any) -> Any:
 
 
 def _check(path: str, unet: Any, vae: Any, text_encoder: Any, tokenizer: Any) -> None:
-    """Raises UserError for a checkpoint whose parts do not make a plain text-to-image model."""
+    """Raise UserError for a checkpoint whose parts do not make a plain text-to-image model."""
     if unet.config.addition_embed_type is not None or unet.config.class_embed_type is not None:
         raise UserError(
             f"prior {path}: its UNet takes more than a prompt (is it XL?): use Stable Diffusion 1.x or 2.x"
@@ -157,7 +155,7 @@ def _check(path: str, unet: Any, vae: Any, text_encoder: Any, tokenizer: Any) ->
             f"{unet.config.cross_attention_dim}: the parts are of different models"
         )
     if len(tokenizer) < 4 or len(tokenizer) > text_encoder.config.vocab_size:
-        # transformers makes an empty tokenizer, without a word, of a folder that lacks the vocabulary
+        # Of a folder without a vocabulary transformers makes an empty tokenizer, and does not complain.
         raise UserError(
             f"prior {path}: its tokenizer has {len(tokenizer)} tokens, its text encoder "
             f"{text_encoder.config.vocab_size}: tokenizer/vocab.json or tokenizer.json is missing or of another model"

@@ -1,4 +1,4 @@
-"""Running a frozen network in half precision without losing the gradients that pass back through it."""
+"""Run a frozen network in half precision without losing the gradients that pass back through it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 def run_in(dtype: torch.dtype, network: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    """`network(x)` computed in `dtype`, for an `x` of any floating type; returned in the type of `x`, at least float32.
+    """Compute `network(x)` in `dtype`, for an `x` of any floating type; return it in the type of `x`, at least float32.
 
     Differentiable in `x`. In half precision the gradient is scaled on its way back, as a loss scaler would do it: a
     power of two brings the largest entry of the incoming gradient to about one, and the outgoing one is divided by it
@@ -24,13 +24,13 @@ def run_in(dtype: torch.dtype, network: Callable[[Tensor], Tensor], x: Tensor) -
 
 
 class _Scale:
-    """What one backward pass multiplied its gradient by."""
+    """The factor by which one backward pass multiplied its gradient."""
 
     value: Tensor | float = 1.0
 
 
 class _ScaleGradient(torch.autograd.Function):
-    """Half to `dtype`; backwards, the gradient to half after multiplication with a power of two."""
+    """Cast from half to `dtype`; backwards, cast the gradient to half after multiplying it by a power of two."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, dtype: torch.dtype, scale: _Scale) -> Tensor:
@@ -45,7 +45,7 @@ class _ScaleGradient(torch.autograd.Function):
 
 
 class _UnscaleGradient(torch.autograd.Function):
-    """To `dtype`; backwards, the gradient back to the type of `x`, divided by what `_ScaleGradient` multiplied with."""
+    """Cast to `dtype`; backwards, cast the gradient to the type of `x` and divide by the factor of `_ScaleGradient`."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, dtype: torch.dtype, scale: _Scale) -> Tensor:
@@ -54,8 +54,5 @@ class _UnscaleGradient(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
-        return (
-            (grad.to(torch.promote_types(ctx.dtype, torch.float32)) / ctx.scale.value).to(ctx.dtype),
-            None,
-            None,
-        )
+        grad = grad.to(torch.promote_types(ctx.dtype, torch.float32)) / ctx.scale.value
+        return grad.to(ctx.dtype), None, None

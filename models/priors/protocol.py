@@ -1,4 +1,4 @@
-"""What the rest of the project knows of a diffusion model. The methods in models/guidance/ are functions over this."""
+"""What a prior offers: all that guidance, samplers and systems know of a diffusion model."""
 
 from __future__ import annotations
 
@@ -16,10 +16,12 @@ from ids3d.schedule import DiffusionSchedule
 
 @dataclass(frozen=True)
 class Prompt:
-    """The embeddings of b prompts, and of the empty prompt as often, for classifier-free guidance.
+    """The embeddings of b prompts, and of the empty prompt b times, for classifier-free guidance. Without gradients.
 
-    cond: (b, l, c), the prompts y;  null: (b, l, c), the empty prompt ∅. Without gradients.
-    tokens: (b, l), the prompts' token ids, int64, for what aligns one prompt with another.
+    Attributes:
+        cond: (b, l, c), the prompts y.
+        null: (b, l, c), the empty prompt ∅.
+        tokens: (b, l) int64, the prompts' token ids, to align one prompt with another.
     """
 
     cond: Tensor
@@ -36,7 +38,7 @@ class Prompt:
         return Prompt(self.cond.to(device), self.null.to(device), self.tokens.to(device))
 
     def expand(self, batch: int) -> Prompt:
-        """As many prompts as latents: a single prompt serves all of them. Raises ValueError for another mismatch."""
+        """Return `batch` prompts: a single one serves all latents. Raises ValueError for any other mismatch."""
         if len(self) == batch:
             return self
         if len(self) != 1:
@@ -49,13 +51,17 @@ class Prompt:
 
     @staticmethod
     def cat(prompts: Sequence[Prompt]) -> Prompt:
-        """The prompts one after the other, as one batch."""
+        """Join the prompts, one after the other, into one batch."""
         cond, null = torch.cat([p.cond for p in prompts]), torch.cat([p.null for p in prompts])
         return Prompt(cond, null, torch.cat([p.tokens for p in prompts]))
 
 
 class Prior(Protocol):
-    """A frozen text-to-image latent diffusion model. A protocol: nothing needs to inherit from it."""
+    """A frozen text-to-image latent diffusion model.
+
+    Not an nn.Module: what holds a prior as an attribute (a LightningModule, a guidance) neither saves its weights in
+    its checkpoint nor trains them. In return nobody moves it along: call `to`, as in Lightning's `on_fit_start`.
+    """
 
     def __init__(self, cfg: Any) -> None: ...
 
@@ -64,7 +70,7 @@ class Prior(Protocol):
 
     @property
     def image_size(self) -> int:
-        """The side in pixels of the square pictures that it was trained on."""
+        """The side in pixels of the square images that it was trained on."""
 
     @property
     def world(self) -> str:
@@ -81,43 +87,43 @@ class Prior(Protocol):
     def device(self) -> torch.device: ...
 
     def to(self, device: torch.device | str) -> Prior:
-        """Moves it in place, and returns it."""
+        """Move it in place, and return it."""
 
     def encode(self, images: Tensor) -> Tensor:
-        """Pictures (b, 3, h, w) in [0, 1] to latents (b, c, h/downsample, w/downsample); differentiable."""
+        """Encode images (b, 3, h, w) in [0, 1] to latents (b, c, h/downsample, w/downsample); differentiable."""
 
     def decode(self, latents: Tensor) -> Tensor:
-        """Latents (b, c, h, w) to pictures (b, 3, h·downsample, w·downsample) in [0, 1]; differentiable."""
+        """Decode latents (b, c, h, w) to images (b, 3, h·downsample, w·downsample) in [0, 1]; differentiable."""
 
     def embed(self, texts: Sequence[str]) -> Prompt:
-        """The embeddings of the prompts, without gradients. Warns of a prompt longer than the text encoder takes."""
+        """Embed the prompts, without gradients. Warn of a prompt longer than the text encoder takes."""
 
     def predict_noise(self, z_t: Tensor, t: Tensor, prompt: Prompt, guidance_scale: float) -> Tensor:
-        """ε^ω(z_t, y, t) (b, c, h, w) for noisy latents (b, c, h, w) and timesteps (b,); differentiable in `z_t`."""
+        """Return ε^ω(z_t, y, t) for noisy latents and timesteps (b,), (b, c, h, w) each; differentiable in `z_t`."""
 
     def self_attention_outputs(self) -> AbstractContextManager[list[Tensor]]:
-        """While it is entered, `predict_noise` appends to the list the outputs (m, h·w, channels) of the self-attention
-        layers of the UNet's decoder half, in order. The last b of m rows belong to the b prompts (unless ω = 0)."""
+        """Within the context, `predict_noise` appends to the list the outputs (m, h·w, channels) of the self-attention
+        layers of the UNet's decoder half, in order. The last b of the m rows belong to the b prompts (unless ω = 0)."""
 
     def edit_attention(
         self, edit: Callable[[str, Tensor], Tensor], cross: bool, batch: int
     ) -> AbstractContextManager[None]:
-        """While it is entered, `predict_noise` asks edit(layer, maps) for the maps that each cross-attention (or, with
-        cross=False, self-attention) layer of the UNet uses for its prompts: (batch, heads, queries, keys)."""
+        """Within the context, `predict_noise` on `batch` latents replaces the maps (batch, heads, queries, keys) of
+        each cross-attention (cross=False: self-attention) layer by edit(layer, maps); the empty prompts' maps stay."""
 
-    def edit_structure(
+    def edit_activations(
         self, edit: Callable[[str, Tensor], Tensor], features: bool, queries_and_keys: bool
     ) -> AbstractContextManager[None]:
-        """While it is entered, `predict_noise` goes on with edit(layer, activation) in place of what carries structure
-        (Plug-and-Play): the features of a residual block amid the decoder half, and the queries and keys of its
-        self-attention layers. Activations are of all rows, those of the empty prompts first (unless ω is 0 or 1)."""
+        """Within the context, `predict_noise` replaces what Plug-and-Play injects by edit(layer, activation): the
+        features (m, c, h, w) of a residual block amid the decoder half, and the queries and keys (m, h·w, c) of its
+        self-attention layers. The m rows are all, those of the empty prompts first (unless ω is 0 or 1)."""
 
     def unknown_words(self, text: str) -> list[str]:
-        """The words of a prompt that this prior cannot have learned, in order; [] where it can't tell."""
+        """Return the words of a prompt that this prior cannot have learned, in order; [] where it can't tell."""
 
 
 def editing_size(height: int, width: int, prior: Prior) -> tuple[int, int]:
-    """(height, width) at which a picture is edited: the short side is the prior's, the long one keeps the proportions.
+    """Return (height, width) to edit an image at: the short side is the prior's, the long one keeps the proportions.
 
     The long side is rounded to whole latent pixels; cameras resized so stay exact (fx and fy scale apart).
 
@@ -130,7 +136,5 @@ def editing_size(height: int, width: int, prior: Prior) -> tuple[int, int]:
         for side in (height, width)
     )
     if max(new_height, new_width) > 4 * prior.image_size:
-        raise UserError(
-            f"pictures of {width}x{height} are too oblong for a prior of {prior.image_size} pixels"
-        )
+        raise UserError(f"images of {width}x{height} are too oblong for a prior of {prior.image_size} pixels")
     return new_height, new_width

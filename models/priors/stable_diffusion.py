@@ -11,7 +11,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from ids3d.models.priors.control import edit_attention, edit_structure
+from ids3d.models.priors.control import edit_activations, edit_attention
 from ids3d.models.priors.precision import run_in
 from ids3d.models.priors.protocol import Prompt
 from ids3d.registry import register
@@ -20,10 +20,6 @@ from ids3d.registry import register
 @register("prior", "stable-diffusion")
 class StableDiffusion:
     """A frozen latent diffusion model made of diffusers' own classes.
-
-    Deliberately not an nn.Module: what holds it as an attribute (a LightningModule, a guidance) neither saves its
-    weights in its checkpoint nor trains them. In return nobody moves it along: call `to(device)`, as in Lightning's
-    `on_fit_start`.
 
     Example, with the bundled weights:
         >>> from pathlib import Path
@@ -48,12 +44,10 @@ class StableDiffusion:
         # arithmetic are float32 in any case (float64 where the latents are).
         dtype: Literal["auto", "float32", "float16", "float64"] = "auto"
         variant: str | None = None  # "fp16": load the files *.fp16.safetensors
-        vae_slicing: bool = (
-            False  # encode and decode a batch one picture at a time: less memory, a little slower
-        )
-        gradient_checkpointing: bool = (
-            False  # in the UNet, for IDS and CDS on a small GPU: less memory, 1.3x slower
-        )
+        # Encode and decode a batch one image at a time: less memory, a little slower.
+        vae_slicing: bool = False
+        # Recompute the UNet's activations backwards, for IDS and CDS on a small GPU: less memory, 1.3x slower.
+        gradient_checkpointing: bool = False
 
     def __init__(self, cfg: Config, device: torch.device | str = "cpu") -> None:
         # Not above: diffusers and transformers take seconds to import, which reading a config need not wait for.
@@ -79,7 +73,7 @@ class StableDiffusion:
 
     @property
     def image_size(self) -> int:
-        """The side in pixels of the square pictures that it was trained on."""
+        """The side in pixels of the square images that it was trained on."""
         return int(self.unet.config.sample_size) * self.downsample
 
     @property
@@ -92,29 +86,29 @@ class StableDiffusion:
         return 2 ** (len(self.vae.config.block_out_channels) - 1)
 
     def to(self, device: torch.device | str) -> StableDiffusion:
-        """Moves the networks, in place, to where they then compute in `dtype`; returns itself."""
+        """Move the networks, in place, and to the `dtype` that they compute in there. Returns itself."""
         self.device = torch.device(device)
         for network in (self.vae, self.unet, self.text_encoder):
             torch.nn.Module.to(
                 network, self.device, self.dtype
-            )  # diffusers' own `to` warns of every change of type
+            )  # diffusers' own warns of each change of type
         return self
 
     def encode(self, images: Tensor) -> Tensor:
-        """Pictures (b, 3, h, w) in [0, 1] to latents (b, c, h/downsample, w/downsample): the MEAN of the encoder's
-        posterior times the checkpoint's scaling factor, with nothing drawn at random. Differentiable.
+        """Encode images (b, 3, h, w) in [0, 1] to latents (b, c, h/downsample, w/downsample). Differentiable.
 
-        Raises ValueError when a side is not a multiple of `downsample`.
+        The mean of the encoder's posterior times the checkpoint's scaling factor: nothing is drawn at random. Raises
+        ValueError when a side is not a multiple of `downsample`.
         """
         if images.shape[-2] % self.downsample or images.shape[-1] % self.downsample:
             raise ValueError(
-                f"a picture of {images.shape[-2]}x{images.shape[-1]}: expected multiples of {self.downsample}"
+                f"an image of {images.shape[-2]}x{images.shape[-1]}: expected multiples of {self.downsample}"
             )
         mean = run_in(self.dtype, lambda x: self.vae.encode(x).latent_dist.mean, images * 2 - 1)
         return mean * self.vae.config.scaling_factor
 
     def decode(self, latents: Tensor) -> Tensor:
-        """Latents (b, c, h, w) to pictures (b, 3, h·downsample, w·downsample) in [0, 1].
+        """Decode latents (b, c, h, w) to images (b, 3, h·downsample, w·downsample) in [0, 1].
 
         Differentiable, with no gradient where a colour had to be clamped.
         """
@@ -124,9 +118,9 @@ class StableDiffusion:
         return (images / 2 + 0.5).clamp(0, 1)
 
     def embed(self, texts: Sequence[str]) -> Prompt:
-        """The text encoder's last hidden states for the prompts and for the empty one, without gradients.
+        """Return the text encoder's last hidden states for the prompts and for the empty one, without gradients.
 
-        Warns (UserWarning) of a prompt with more tokens than the encoder takes, and says what was cut off.
+        Warn (UserWarning) of a prompt with more tokens than the encoder takes, and say what was cut off.
         """
         texts = [texts] if isinstance(texts, str) else list(texts)
         length = min(
@@ -147,7 +141,7 @@ class StableDiffusion:
         return Prompt(states[:-1], states[-1:].expand(len(texts), -1, -1), tokens[:-1].to(self.device))
 
     def predict_noise(self, z_t: Tensor, t: Tensor, prompt: Prompt, guidance_scale: float) -> Tensor:
-        """ε^ω(z_t, y, t) = ε(z_t, ∅, t) + ω (ε(z_t, y, t) − ε(z_t, ∅, t)), whatever the network predicts.
+        """Return ε^ω(z_t, y, t) = ε(z_t, ∅, t) + ω (ε(z_t, y, t) − ε(z_t, ∅, t)), whatever the network predicts.
 
         Classifier-free guidance (Ho & Salimans 2022, arXiv 2207.12598), in one call of the UNet on the empty prompts
         followed by the prompts; ω = 0 and ω = 1 need only one of the two halves.
@@ -171,9 +165,7 @@ class StableDiffusion:
             )
             null, cond = both.chunk(2)
             output = null + guidance_scale * (cond - null)
-        return self.schedule.to_noise(
-            output, z_t, t
-        )  # affine in the output, so it may come after the guidance
+        return self.schedule.to_noise(output, z_t, t)  # affine in the output, so it may follow the guidance
 
     def _call_unet(self, z_t: Tensor, t: Tensor, text: Tensor) -> Tensor:
         text = text.to(z_t.device, self.dtype)  # prompts may have been embedded before the prior was moved
@@ -181,10 +173,7 @@ class StableDiffusion:
 
     @contextmanager
     def self_attention_outputs(self) -> Iterator[list[Tensor]]:
-        """Within it, every call of the UNet appends the outputs of the self-attention layers of its decoder half to the
-        list, in order: (m, h·w, channels) each, with the graph. The last b of the m rows are those of the b prompts,
-        unless ω = 0. The hooks are gone when it is left, also by an exception. Attention itself stays as it is.
-        """
+        """See `Prior.self_attention_outputs`. Outputs come with the graph. The hooks go with the context."""
         outputs: list[Tensor] = []
 
         def keep(_module: Any, _args: Any, output: Tensor) -> None:
@@ -201,21 +190,15 @@ class StableDiffusion:
     def edit_attention(
         self, edit: Callable[[str, Tensor], Tensor], cross: bool, batch: int
     ) -> AbstractContextManager[None]:
-        """While it is entered, `predict_noise` on `batch` latents asks edit(layer, maps) for the maps, (batch, heads,
-        queries, keys), that each cross-attention (cross=False: self-attention) layer uses for its prompts. Those of the
-        empty prompts stay as they are. The layers' own processors are back when it is left, also by an exception.
-        """
+        """See `Prior.edit_attention`. The layers' own processors are back when the context ends."""
         return edit_attention(self.unet, edit, "attn2" if cross else "attn1", batch)
 
-    def edit_structure(
+    def edit_activations(
         self, edit: Callable[[str, Tensor], Tensor], features: bool, queries_and_keys: bool
     ) -> AbstractContextManager[None]:
-        """While it is entered, `predict_noise` goes on with edit(layer, activation) in place of what carries structure:
-        the features of a residual block amid the decoder half, (m, c, h, w), and the queries and keys of its
-        self-attention layers, (m, h·w, c). The hooks are gone when it is left. Attention itself stays as it is.
-        """
-        return edit_structure(self.unet, edit, features, queries_and_keys)
+        """See `Prior.edit_activations`. The hooks go with the context."""
+        return edit_activations(self.unet, edit, features, queries_and_keys)
 
     def unknown_words(self, text: str) -> list[str]:
-        """[]: a tokenizer that can spell anything says nothing of what the model has learned."""
+        """Return []: a tokenizer that can spell anything does not tell what the model has learned."""
         return []

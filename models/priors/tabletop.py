@@ -13,7 +13,7 @@ from ids3d.registry import register
 
 @register("prior", "tabletop")
 class Tabletop(StableDiffusion):
-    """`StableDiffusion` on the bundled folder, with a vocabulary so small that it can tell which words it never met."""
+    """`StableDiffusion` on the bundled folder, whose vocabulary is so small that it knows its unknown words."""
 
     world = "tabletop"
 
@@ -22,7 +22,7 @@ class Tabletop(StableDiffusion):
         path: str = str(Path(ids3d.__file__).parent / "weights" / "tabletop")
 
     def unknown_words(self, text: str) -> list[str]:
-        """The words (runs of letters or digits, lower case) that are no token of their own, in order, each once."""
+        """Return the words (runs of letters or digits, lower case) that are no token of their own, in order, once."""
         words = dict.fromkeys(re.findall(r"[^\W_]+", text.lower()))
         vocabulary = self.tokenizer.get_vocab()
         return [word for word in words if self._spelling(word) != [vocabulary.get(f"{word}</w>")]]

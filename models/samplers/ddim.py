@@ -1,8 +1,6 @@
-"""Editing by sampling rather than by distillation: what P2P, PnP and SDEdit have in common, and DDIM."""
+"""DDIM: Song et al. 2021, arXiv 2010.02502."""
 
 from __future__ import annotations
-
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -11,20 +9,8 @@ from ids3d.models.priors.protocol import Prior, Prompt
 from ids3d.schedule import DiffusionSchedule
 
 
-@dataclass
-class SamplerConfig:
-    """The settings that every sampling method has."""
-
-    steps: int = 50  # of DDIM, there (inversion) and back
-    guidance_scale: float = 7.5  # ω of classifier-free guidance, on the way back
-
-    def __post_init__(self) -> None:
-        if self.steps < 1:
-            raise ValueError(f"steps {self.steps}: expected 1 or more")
-
-
 def ddim_timesteps(schedule: DiffusionSchedule, steps: int) -> list[int]:
-    """`steps` timesteps from the last of the schedule down, evenly spaced ("trailing": Lin et al. 2024, table 2).
+    """Return `steps` timesteps from the schedule's last down, evenly spaced ("trailing", Lin et al. 2024, table 2).
 
     Raises ValueError for more steps than the schedule has.
     """
@@ -37,9 +23,9 @@ def ddim_timesteps(schedule: DiffusionSchedule, steps: int) -> list[int]:
 def ddim_step(
     schedule: DiffusionSchedule, z_t: Tensor, eps: Tensor, t: int, to: int
 ) -> tuple[Tensor, Tensor]:
-    """From z_t, with its predicted noise, to z at timestep `to`, before or after t; -1 stands for no noise at all.
+    """Step from z_t, with its predicted noise, to z at timestep `to`, before or after t; -1 stands for no noise at all.
 
-    Equation 12 of Song et al. 2021 (arXiv 2010.02502), σ = 0. Returns z_to and the clean latents z_{0|t}.
+    Equation 12 of the paper with σ = 0. Returns z_to and the clean latents z_{0|t}.
     """
     clean = z_t if t < 0 else schedule.posterior_mean(z_t, eps, _times(t, z_t))
     return (clean if to < 0 else schedule.add_noise(clean, eps, _times(to, z_t))), clean
@@ -47,10 +33,10 @@ def ddim_step(
 
 @torch.no_grad()
 def ddim_invert(prior: Prior, z: Tensor, prompt: Prompt, steps: int, guidance_scale: float) -> list[Tensor]:
-    """The noisy latents that DDIM leads from to `z` (b, c, h, w): at each of `ddim_timesteps`, and z itself at the end.
+    """Return the noisy latents that DDIM takes to `z` (b, c, h, w): at each of `ddim_timesteps`, and last z itself.
 
-    Song et al. 2021, section 4.3: the steps of the sampler, backwards, with the noise that is predicted where a step
-    begins in place of the one where it ends. Sampling from the first of them comes back to z but for that.
+    Section 4.3 of the paper: the steps of the sampler, backwards, with the noise that is predicted where a step begins
+    in place of the one where it ends. Sampling from the first of them comes back to z but for that.
     """
     reached, before = [z], -1
     for t in reversed(ddim_timesteps(prior.schedule, steps)):

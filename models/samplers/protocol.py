@@ -1,4 +1,4 @@
-"""What a method that samples the edited image offers."""
+"""What a sampler offers."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from torch import Tensor
 from ids3d.models.priors.protocol import Prior, Prompt
 
 Show: TypeAlias = Callable[[Tensor, float], None]
-"""Called with what the clean latents (b, c, h, w) are thought to be when a share of the work in [0, 1] is done."""
+"""Called with the estimate of the clean latents (b, c, h, w), and how much of the work is done, in (0, 1]."""
 
 
 @runtime_checkable
 class Sampler(Protocol):
-    """A method that samples the edited image from its source, in place of following a gradient (P2P, PnP, SDEdit)."""
+    """A method that samples the edited image, where a guidance follows a gradient (P2P, PnP, SDEdit)."""
 
     cfg: Any
     """Its settings, `steps` among them."""
@@ -31,11 +31,11 @@ class Sampler(Protocol):
         generators: Sequence[torch.Generator],
         show: Show | None = None,
     ) -> Tensor:
-        """The edited latents of sources `z_src`, both (b, c, h, w), without a graph.
+        """Return the edited latents of sources `z_src`, both (b, c, h, w), without a graph.
 
         Args:
             source, target: b prompts each, or one for all.
-            generators: one for each latent, where its noise is drawn from, if there is any.
+            generators: one for each latent; a sampler that draws noise draws it from there.
             show: called after each step.
         """
         ...

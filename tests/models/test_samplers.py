@@ -219,20 +219,20 @@ def test_pnp_injects_features_queries_and_keys_into_both_halves() -> None:
         p.unet.get_submodule(name).register_forward_hook(lambda m, a, o, name=name: after[name].append(o))
         for name in after
     ]
-    edit_structure = p.edit_structure
+    edit_activations = p.edit_activations
 
     def spy(edit, features: bool, attention: bool):  # type: ignore[no-untyped-def]
         def watched(layer: str, own: Tensor) -> Tensor:
             outputs.append((layer, own, edit(layer, own)))
             return outputs[-1][2]
 
-        return edit_structure(watched, features, attention)
+        return edit_activations(watched, features, attention)
 
-    p.edit_structure = spy  # type: ignore[method-assign]
+    p.edit_activations = spy  # type: ignore[method-assign]
     try:
         pnp.edit(latents(), source, target, generators())
     finally:
-        del p.edit_structure
+        del p.edit_activations
         for hook in hooks:
             hook.remove()
     assert [layer for layer, _, _ in outputs] == names * 2
@@ -263,7 +263,7 @@ def test_nothing_stays_behind_also_when_it_fails() -> None:
     for enter in (
         lambda: p.edit_attention(fail, cross=True, batch=2),
         lambda: p.edit_attention(fail, cross=False, batch=2),
-        lambda: p.edit_structure(fail, features=True, queries_and_keys=True),
+        lambda: p.edit_activations(fail, features=True, queries_and_keys=True),
     ):
         with pytest.raises(RuntimeError, match="no"), enter():
             p.predict_noise(latents(), torch.tensor([10]), source, 2.0)
