@@ -1,4 +1,4 @@
-"""A dense voxel grid: the field that is fastest to fit on a CPU."""
+"""A dense voxel grid: of all fields the fastest to fit on a CPU."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ids3d.registry import register
 from ids3d.rendering import cubic_resolution
 from ids3d.scene import SceneBounds
 
-# A box as large as one of this many voxels has density 1 per voxel where its softplus is 1, whatever the resolution.
+# Densities count per side of a voxel, were there this many in the box, whatever the grid's resolution is.
 REFERENCE_VOXELS = 1_000_000
 
 
@@ -52,9 +52,8 @@ class GridGeometry(nn.Module):
     @dataclass
     class Config:
         voxels: int = 1_000_000  # nodes of the grid, spread over the sides so that the voxels are about cubes
-        sh_degree: int = (
-            0  # 0: a colour is the same from everywhere; 1 or 2: it depends on the direction of view
-        )
+        # 0: a colour is the same from everywhere; 1 or 2: it depends on the direction of view.
+        sh_degree: int = 0
         # Opacity of an untouched field per hundredth of the box. Small, so that what is near a camera does not hide the
         # rest (DVGO, section 4.2), but above the renderer's occupancy threshold, or the field would be skipped unseen.
         initial_alpha: float = 2e-3
@@ -91,16 +90,16 @@ class GridGeometry(nn.Module):
         self.raw_appearance = nn.Parameter(torch.zeros(nodes, 3 * (cfg.sh_degree + 1) ** 2))
 
     def parameter_groups(self) -> ParameterGroups:
-        """The grid's two tables. Other ones after `refine` returned True."""
+        """Return the grid's two tables. They are new ones whenever `refine` returned True."""
         return ParameterGroups([self.raw_density], [self.raw_appearance])
 
     def density(self, positions: Tensor) -> Tensor:
-        """Density (n,) >= 0, one over world units, at positions (n, 3) in world units; 0 outside the box."""
+        """Return density (n,) >= 0, per world unit, at positions (n, 3) in world units; 0 outside the box."""
         at, inside = self._locate(positions)
         return self._activated_density(at, inside)
 
     def forward(self, positions: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
-        """Density as above and colour (n, 3) in (0, 1), seen along unit directions (n, 3).
+        """Return density as above, and colour (n, 3) in (0, 1) seen along unit directions (n, 3).
 
         Differentiable in the parameters.
         """
@@ -118,7 +117,7 @@ class GridGeometry(nn.Module):
         return Trilinear(unit, self.resolution), inside
 
     def _stretched(self, positions: Tensor) -> Tensor:
-        """Positions (..., 3) along axes that are `magnify` times as long within the core."""
+        """Map positions (..., 3) to axes that are `magnify` times as long within the core."""
         core = torch.minimum(torch.maximum(positions, self.core[:3]), self.core[3:]) - self.core[:3]
         return positions + (self.cfg.magnify - 1) * core
 
@@ -129,7 +128,7 @@ class GridGeometry(nn.Module):
         return F.softplus(at(self.raw_density)[:, 0] + self.shift) * (inside / self.unit)
 
     def refine(self, share: float) -> bool:
-        """Interpolate the grid to about a share of the settings' `voxels`; whether the parameters are new ones now."""
+        """Interpolate the grid to about a share of its full resolution. Returns whether the parameters are new ones."""
         voxels = max(8, round(self.full_voxels * share))
         if voxels == self.voxels:
             return False
@@ -138,7 +137,7 @@ class GridGeometry(nn.Module):
 
     @torch.no_grad()
     def resample(self, voxels: int) -> None:
-        """Interpolate the grid to about `voxels` nodes. The parameters are new ones: an optimiser must be made anew."""
+        """Interpolate the grid to about `voxels` nodes. The parameters are new ones, for a new optimiser."""
         self.voxels = voxels
         resolution = cubic_resolution(self._stretched_box(), voxels)
         tables = []
@@ -154,15 +153,15 @@ class GridGeometry(nn.Module):
         self.raw_appearance = nn.Parameter(appearance, requires_grad=self.raw_appearance.requires_grad)
 
     def regularisation(self, generator: torch.Generator | None, planes: int = 8) -> Regularisation:
-        """Mean squared difference of neighbouring nodes (total variation), of the raw density and raw appearance.
+        """Return the mean squared difference of neighbouring nodes (total variation) of raw density and raw appearance.
 
         Args:
-            generator: draws where along x a slab lies to which the mean is limited, a cheap estimate of the whole; None
-                stands for the whole grid.
+            generator: draws where along x the slab lies that the mean is taken over, a cheap estimate of the whole;
+                None: the whole grid.
             planes: how thick the slab is, in voxels.
 
         Returns:
-            differentiable in the parameters.
+            Two scalars, differentiable in the parameters.
         """
         x, y, z = self.resolution
         first, last = 0, x
@@ -181,7 +180,7 @@ class GridGeometry(nn.Module):
         self.resolution = tuple(resolution)  # type: ignore[assignment]
 
     def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *args: Any) -> None:
-        """A saved grid may have another resolution (`resample`): take its shape on first."""
+        """Take on the saved grid's resolution first: it may be another (`resample`)."""
         saved = [state_dict.get(prefix + name) for name in ("raw_density", "raw_appearance")]
         tables = [table.to(self.raw_density) for table in saved if table is not None]
         if len(tables) == 2 and len(tables[0]) != len(self.raw_density):
@@ -190,5 +189,5 @@ class GridGeometry(nn.Module):
 
 
 def _mean_squared_difference(volume: Tensor) -> Tensor:
-    """Over all pairs of neighbours in (x, y, z, c) along the first three axes, the mean per axis, summed."""
+    """Sum, over the first three axes of (x, y, z, c), the mean squared difference of neighbours."""
     return sum((volume.diff(dim=axis).square().mean() for axis in range(3)), volume.new_zeros(()))

@@ -1,4 +1,4 @@
-"""What a scene's representation offers."""
+"""What a geometry offers: a field of density and colour."""
 
 from __future__ import annotations
 
@@ -33,24 +33,24 @@ class Geometry(Protocol):
     def __init__(self, cfg: Any, bounds: SceneBounds) -> None: ...
 
     def density(self, positions: Tensor) -> Tensor:
-        """Density (n,) >= 0, one over world units, at positions (n, 3) in world units; 0 outside the box."""
+        """Return density (n,) >= 0, per world unit, at positions (n, 3) in world units; 0 outside the box."""
         ...
 
     def __call__(self, positions: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
-        """Density (n,) as above, and colour (n, 3) in [0, 1] seen along unit directions (n, 3)."""
+        """Return density (n,) as above, and colour (n, 3) in [0, 1] seen along unit directions (n, 3)."""
         ...
 
     def parameter_groups(self) -> ParameterGroups:
-        """The field's parameters. Other ones after `refine` returned True."""
+        """Return the field's parameters. They are new ones whenever `refine` returned True."""
         ...
 
     def regularisation(self, generator: torch.Generator | None) -> Regularisation:
-        """The field's roughness; the generator draws where it is looked at, None: everywhere."""
+        """Return the field's roughness, at places that the generator draws, or everywhere for None."""
         ...
 
     def refine(self, share: float) -> bool:
-        """Bring the field to a share in (0, 1] of its full resolution; whether its parameters are new ones now.
+        """Bring the field to a share in (0, 1] of its full resolution. Returns whether its parameters are new ones.
 
-        A field that has no resolution returns False.
+        A field without a resolution returns False.
         """
         ...

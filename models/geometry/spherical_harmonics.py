@@ -9,9 +9,9 @@ from torch import Tensor
 
 
 def basis(directions: Tensor, degree: int) -> Tensor:
-    """The real spherical harmonics up to a degree, each divided by Y_0 = sqrt(1 / 4π).
+    """Evaluate the real spherical harmonics up to a degree, each divided by Y_0 = sqrt(1 / 4π).
 
-    So scaled the first one is 1, and for degree 0 a coefficient is the value itself. The others have mean square 1
+    Scaled so, the first is 1, and for degree 0 a coefficient is the value itself. The others have mean square 1
     over the sphere, and are pairwise orthogonal. Order: 1; y, z, x; xy, yz, 3z² - 1, xz, x² - y² (scaled).
 
     Args:

@@ -1,9 +1,9 @@
-"""Trilinear interpolation of voxel grids, by what is fast on the device.
+"""Trilinear interpolation of voxel grids, by the fastest way on the device.
 
-On CUDA `grid_sample`. On a CPU that runs on one thread for a batch of one, and its backward pass is slow;
-`benchmarks/interpolation.py` holds the ways against each other. The fastest without a compiler, and used here: the
-weighted sum of the eight corners by `embedding_bag`, whose own backward pass (it sorts) is replaced by a flat
-`scatter_add_`, which is serial and so the same to the bit in every run.
+On CUDA that is `grid_sample`. On a CPU `grid_sample` uses one thread for a batch of one, and its backward pass is slow
+(`benchmarks/interpolation.py` compares the ways). The fastest without a compiler is the weighted sum of the eight
+corners by `embedding_bag`, with a backward pass of our own in place of its, which sorts: a flat `scatter_add_`, which
+is serial and so the same to the bit in every run.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class Trilinear:
     (x * y * z, channels) holds their values, z running fastest.
 
     Args:
-        positions: (n, 3) in [0, 1]; others are taken to the nearest face. No gradient goes to them.
+        positions: (n, 3) in [0, 1]; others are moved to the nearest face. No gradient goes to them.
         resolution: at least 2 nodes along each side.
 
     Example:
@@ -43,7 +43,7 @@ class Trilinear:
             self._corners, self._weights = corners(positions, resolution)
 
     def __call__(self, table: Tensor) -> Tensor:
-        """(n, channels) of a table (x * y * z, channels), differentiable in the table."""
+        """Interpolate: (n, channels) from a table (x * y * z, channels), differentiable in the table."""
         if not self._on_cuda:
             return _WeightedRows.apply(table, self._corners, self._weights)
         volume = table.view(1, *self.resolution, -1).permute(0, 4, 1, 2, 3)
@@ -51,10 +51,10 @@ class Trilinear:
 
 
 def corners(positions: Tensor, resolution: tuple[int, int, int]) -> tuple[Tensor, Tensor]:
-    """The eight nodes around each position (n, 3) in [0, 1], and their weights.
+    """Find the eight nodes around each position (n, 3) in [0, 1], and their weights.
 
     Returns:
-        rows (n, 8) int64 into a table of x * y * z rows, and weights (n, 8) that sum to 1.
+        Rows (n, 8) int64 into a table of x * y * z rows, and weights (n, 8) that sum to 1.
     """
     x, y, z = resolution
     last = positions.new_tensor([x - 2, y - 2, z - 2])[:, None]  # the lowest node of the last cell

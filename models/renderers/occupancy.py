@@ -1,4 +1,4 @@
-"""Volume rendering with samples where an occupancy grid says that something is."""
+"""Volume rendering with samples only where an occupancy grid says that there is something."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from ids3d.scene import SceneBounds
 
 @register("renderer", "occupancy")
 class OccupancyRenderer(nn.Module):
-    """March through an occupancy grid, drop what cannot be seen, composite the rest over a background.
+    """March through an occupancy grid, drop what cannot be seen, and composite the rest over a background.
 
     Args:
         cfg: settings.
@@ -45,8 +45,8 @@ class OccupancyRenderer(nn.Module):
         # second. 0 switches either off.
         early_stop_eps: float = 1e-4
         alpha_threshold: float = 1e-4
-        # Height in pixels of the panorama that is learned where the background is not known: of an object photographed
-        # from all around in a room that its box does not hold. 0: black there too.
+        # Height in pixels of the panorama that is learned where the background is not known, as around an object in a
+        # room that its box does not hold. 0: none, the background is black.
         environment: int = 32
         chunk: int = 8192  # rays at a time when rendering whole views: memory and speed, not the result
 
@@ -61,12 +61,7 @@ class OccupancyRenderer(nn.Module):
 
     background: Tensor
 
-    def __init__(
-        self,
-        cfg: Config,
-        geometry: Geometry,
-        bounds: SceneBounds,
-    ) -> None:
+    def __init__(self, cfg: Config, geometry: Geometry, bounds: SceneBounds) -> None:
         super().__init__()
         aabb, background = bounds.aabb, bounds.background
         self.cfg, self.geometry, self.near, self.far = cfg, geometry, bounds.near, bounds.far
@@ -78,13 +73,13 @@ class OccupancyRenderer(nn.Module):
             self.occupancy.carve(bounds.free_space.cameras, bounds.free_space.depth)
 
     def parameter_groups(self) -> ParameterGroups:
-        """The geometry's parameters, and the environment's among those of the appearance."""
+        """Return the geometry's parameters, with the environment's among those of the appearance."""
         groups = self.geometry.parameter_groups()
         beyond = [] if self.environment is None else list(self.environment.parameters())
         return ParameterGroups(groups.density, [*groups.appearance, *beyond])
 
     def regularisation(self, generator: torch.Generator | None) -> Regularisation:
-        """The geometry's roughness; see `Geometry.regularisation`."""
+        """Return the geometry's roughness; see `Geometry.regularisation`."""
         return self.geometry.regularisation(generator)
 
     def refine(self, share: float) -> bool:
@@ -151,7 +146,7 @@ class OccupancyRenderer(nn.Module):
 
     @torch.no_grad()
     def render(self, camera: Cameras, chunk: int | None = None) -> Render:
-        """The view of one camera, `chunk` rays at a time (default: the config's)."""
+        """Render the view of one camera, `chunk` rays at a time (default: the config's)."""
         parts = [self(rays) for rays in self._chunks(camera, chunk)]
         size = (camera.height, camera.width)
         return Render(
@@ -164,11 +159,11 @@ class OccupancyRenderer(nn.Module):
         """Add to the parameters' gradients those of Σ d_rgb * render(camera).rgb.
 
         Deferred back-propagation (Zhang et al. 2022, ARF, section 4.3): the view is rendered again in chunks, each with
-        a graph of its own, so that memory depends on the chunk and not on the picture.
+        a graph of its own, so that memory depends on the chunk and not on the size of the view.
 
         Args:
             camera: one camera.
-            d_rgb: (h, w, 3) a loss's gradient with respect to the colours that `render` gave.
+            d_rgb: (h, w, 3) a loss's gradient with respect to `render(camera).rgb`.
             chunk: rays at a time (default: the config's).
         """
         grads = d_rgb.reshape(-1, 3).split(chunk or self.cfg.chunk)
@@ -185,6 +180,6 @@ class OccupancyRenderer(nn.Module):
 
 
 def _points(rays: Rays, samples: Samples) -> tuple[Tensor, Tensor]:
-    """Positions and directions (n_samples, 3) of the samples' midpoints."""
+    """Return positions and directions (n_samples, 3) of the samples' midpoints."""
     directions = rays.directions[samples.ray_indices]
     return rays.origins[samples.ray_indices] + samples.midpoints[:, None] * directions, directions

@@ -22,8 +22,8 @@ class RayRender:
         rgb: (n, 3) in [0, 1], over the background.
         depth: (n,) expected distance along the ray, world units: Σ w t / Σ w. 0 where the opacity is 0.
         opacity: (n,) in [0, 1], Σ w.
-        weights: (n_samples,) what each sample has of its ray's colour.
-        samples: where they lie, all rays' together.
+        weights: (n_samples,) each sample's share of its ray's colour.
+        samples: where they lie, of all rays together.
     """
 
     rgb: Tensor
@@ -33,13 +33,13 @@ class RayRender:
     samples: Samples
 
     def distortion(self) -> Tensor:
-        """How far the rays' samples are spread (Barron et al. 2022, equation 15), a scalar: the mean over rays."""
+        """Return how far rays' samples are spread (Barron et al. 2022, equation 15): a scalar, the mean over rays."""
         return distortion(self.weights, self.samples).mean()
 
 
 @dataclass(frozen=True)
 class Render:
-    """What a camera sees: rgb (h, w, 3), depth (h, w) and opacity (h, w), as in RayRender. No graph."""
+    """What a camera sees: rgb (h, w, 3), depth (h, w) and opacity (h, w), as in RayRender, without a graph."""
 
     rgb: Tensor
     depth: Tensor
@@ -56,7 +56,7 @@ class Renderer(Protocol):
         ...
 
     def state_dict(self) -> dict[str, Any]:
-        """All that `load_state_dict` needs to restore it, as nn.Module gives it."""
+        """Return all that `load_state_dict` needs to restore it, as nn.Module does."""
         ...
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> Any:
@@ -64,19 +64,19 @@ class Renderer(Protocol):
         ...
 
     def parameter_groups(self) -> ParameterGroups:
-        """The parameters of the geometry and of what lies behind it. Other ones after `refine` returned True."""
+        """Return the parameters of the geometry and of what is behind it; new ones whenever `refine` returned True."""
         ...
 
     def regularisation(self, generator: torch.Generator | None) -> Regularisation:
-        """The field's roughness; the generator draws where it is looked at, None: everywhere."""
+        """Return the field's roughness, at places that the generator draws, or everywhere for None."""
         ...
 
     def refine(self, share: float) -> bool:
-        """Bring the field to a share in (0, 1] of its full resolution; whether its parameters are new ones now."""
+        """Bring the field to a share in (0, 1] of its full resolution. Returns whether its parameters are new ones."""
         ...
 
     def before_step(self, step: int, generator: torch.Generator) -> None:
-        """To be called before every training step, from 0 on: keeps up what speeds rendering up."""
+        """Update what speeds rendering up. Called before every training step, from 0 on."""
         ...
 
     def __call__(self, rays: Rays, generator: torch.Generator | None = None) -> RayRender:
@@ -84,7 +84,7 @@ class Renderer(Protocol):
         ...
 
     def render(self, camera: Cameras) -> Render:
-        """The view of one camera, without a graph."""
+        """Render the view of one camera, without a graph."""
         ...
 
     def backward(self, camera: Cameras, d_rgb: Tensor) -> None:
