@@ -1,6 +1,6 @@
 """A Stable Diffusion folder of random weights, small enough to be built and run in a moment.
 
-Latents 4x8x8, pictures 16x16, 16 tokens of 32 numbers; every part is of the class that a real checkpoint has, and is
+Latents 4x8x8, images 16x16, 16 tokens of 32 numbers; every part is of the class that a real checkpoint has, and is
 written by its own `save_pretrained`. The attention's weights are doubled, so that the prompt makes itself felt.
 """
 
@@ -44,7 +44,7 @@ def build_tokenizer(folder: Path) -> None:
 
 
 def build(folder: Path, prediction_type: PredictionType = "epsilon") -> Path:
-    """Writes the checkpoint into `folder`; the same weights every time."""
+    """Write the checkpoint into `folder`; the same weights every time."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         unet = UNet2DConditionModel(

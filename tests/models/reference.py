@@ -111,8 +111,8 @@ def cut(source: list[Tensor], target: list[Tensor], ids: dict[tuple[int, int], l
             patches = []
             for features in (src, trg):
                 side = math.isqrt(len(features))
-                picture = features.reshape(side, side, -1)
-                mean = sum(picture[i::size, j::size] for i in range(size) for j in range(size)) / size**2
+                image = features.reshape(side, side, -1)
+                mean = sum(image[i::size, j::size] for i in range(size) for j in range(size)) / size**2
                 flat = mean.reshape(-1, mean.shape[-1])
                 patches.append(flat / flat.norm(dim=1, keepdim=True))
             terms = []

@@ -82,6 +82,7 @@ def test_classifier_free_guidance(prediction_type, w):
     if prediction_type == "v_prediction":
         bar = prior.schedule.alpha_bar(T, Z)
         cond, null = (bar.sqrt() * v + (1 - bar).sqrt() * Z for v in (cond, null))
+    # Single precision, in another batch; ω multiplies the difference.
     torch.testing.assert_close(
         prior.predict_noise(Z, T, prompt, w), (1 - w) * null + w * cond, rtol=1e-4, atol=1e-5
     )
@@ -175,6 +176,7 @@ def test_run_in_half_neither_underflows_nor_overflows():
     for size in (1e-12, 1.0, 1e12):
         x = torch.linspace(-1, 1, 7).requires_grad_()
         run_in(torch.float16, lambda x: 3 * x, x).backward(torch.full((7,), size))
+        # Half precision has 11 bits.
         torch.testing.assert_close(x.grad, torch.full((7,), 3 * size), rtol=1e-3, atol=0)
 
 
@@ -235,7 +237,7 @@ def test_parts_of_different_models(copy):
         load(copy)
 
 
-def test_a_picture_whose_sides_do_not_fit(prior):
+def test_an_image_whose_sides_do_not_fit(prior):
     with pytest.raises(ValueError, match="multiples of 2"):
         prior.encode(torch.zeros(1, 3, 15, 16))
 

@@ -55,6 +55,11 @@ def sample(p: StableDiffusion, z: Tensor, prompt: Prompt, steps: int, scale: flo
     return z
 
 
+def assert_same(ours: Tensor, diffusers: Tensor) -> None:
+    """Equal but for the schedule, which diffusers keeps in single precision."""
+    torch.testing.assert_close(ours, diffusers, rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize("kind", PREDICTIONS)
 def test_ddim_is_diffusers(kind: str) -> None:
     p, z = prior(kind), latents()
@@ -65,9 +70,7 @@ def test_ddim_is_diffusers(kind: str) -> None:
         for now, to in zip(times, [*times[1:], -1], strict=True):
             eps = p.predict_noise(z, torch.tensor([now]), prompt, 3.0)
             z, _ = ddim_step(p.schedule, z, eps, now, to)
-    torch.testing.assert_close(
-        z, expected, rtol=1e-4, atol=1e-4
-    )  # diffusers keeps its schedule in single precision
+    assert_same(z, expected)
 
 
 def test_timesteps() -> None:
@@ -107,7 +110,7 @@ def test_without_injection_they_are_plain_sampling(method: type, off: dict[str, 
         latents(), source, target, generators()
     )
     start = ddim_invert(p, latents(), source, 8, 1.0)[0]
-    torch.testing.assert_close(edited, sample(p, start, target, 8, 2.0), rtol=1e-4, atol=1e-4)
+    assert_same(edited, sample(p, start, target, 8, 2.0))
 
 
 @pytest.mark.parametrize("method", [P2P, PnP])
@@ -118,7 +121,7 @@ def test_with_one_prompt_and_no_guidance_injection_changes_nothing_but_rounding(
     edit = method(method.Config(steps=1, guidance_scale=1.0), p).edit
     start = ddim_invert(p, latents(), source, 1, 1.0)[0]
     edited = edit(latents(), source, source, generators())
-    torch.testing.assert_close(edited, sample(p, start, source, 1, 1.0), rtol=1e-4, atol=1e-4)
+    assert_same(edited, sample(p, start, source, 1, 1.0))
 
 
 @pytest.mark.parametrize("method", [P2P, PnP, SDEdit])
@@ -153,6 +156,7 @@ def test_maps_are_softmax_of_queries_and_keys() -> None:
         with p.edit_attention(keep, cross=True, batch=2):
             edited = p.predict_noise(z, t, source, 3.0)
         hook.remove()
+        # The maps are softmaxed in single precision.
         torch.testing.assert_close(edited, plain, rtol=1e-6, atol=1e-6)
         torch.testing.assert_close(given["output"], output, rtol=1e-6, atol=1e-6)
         (name,) = [n for n in seen if n.startswith("up_blocks.1.attentions.0.")]
@@ -250,7 +254,7 @@ def test_sdedit_at_its_ends() -> None:
     )
     noise = torch.stack([torch.randn(4, 8, 8, generator=g) for g in generators()]).double()
     start = p.schedule.add_noise(latents(), noise, torch.tensor([999, 999]))
-    torch.testing.assert_close(full, sample(p, start, target, 10, 2.0), rtol=1e-4, atol=1e-4)
+    assert_same(full, sample(p, start, target, 10, 2.0))
 
 
 def test_nothing_stays_behind_also_when_it_fails() -> None:
