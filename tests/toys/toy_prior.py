@@ -68,7 +68,7 @@ class OneColour:
     ) -> AbstractContextManager[None]:
         return nullcontext()
 
-    def edit_structure(
+    def edit_activations(
         self, edit: Callable[[str, Tensor], Tensor], features: bool, queries_and_keys: bool
     ) -> AbstractContextManager[None]:
         return nullcontext()
