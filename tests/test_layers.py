@@ -1,14 +1,22 @@
-"""Imports point one way: launch -> systems -> data, models -> ids3d; the studies stand on top, and nothing on them."""
+"""Imports point one way: launch -> systems -> data, models -> ids3d; the studies stand on top, and nothing on them.
+
+docs/architecture.md draws it and lists the kinds of module: the page is held to the code here.
+"""
 
 from __future__ import annotations
 
 import ast
 import functools
+import importlib
+import inspect
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from ids3d.registry import KINDS, names, protocol_of
 
 ROOT = Path(__file__).parent.parent
 # Each room by the name that it is imported by: where it lies, and the rooms that it may import besides itself.
@@ -153,3 +161,62 @@ except ImportError:
         ("torch.nn", None),
     ):
         assert room_of(module) == room, module
+
+
+PAGE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+
+
+def rows(header: str) -> list[list[str]]:
+    """The cells of the table whose header line begins so, without backticks."""
+    lines = PAGE[PAGE.index(header) :].split("\n\n")[0].splitlines()[2:]
+    return [[cell.strip().replace("`", "") for cell in line.strip("|").split("|")] for line in lines]
+
+
+def imported_as(room: str) -> str:
+    return "ids3d" if room == "ids3d" else f"ids3d.{room}"
+
+
+def test_the_drawing_shows_the_arrows() -> None:
+    drawn = {room: set[str]() for room in ROOMS}
+    for upper, lower in re.findall(r"^ +(\w+)(?:\[[^]]*\])? --> (\w+)", PAGE, re.MULTILINE):
+        drawn[imported_as(upper)].add(imported_as(lower))
+    for room, lower in drawn.items():
+        direct = {room_of(module) for file in files(room) for module in imports(file).all}
+        assert lower <= direct, f"{room} imports nothing of {lower - direct}"
+    for room in ROOMS:  # in this order, what is below a room comes before it
+        drawn[room] |= {below for lower in drawn[room] for below in drawn[lower]}
+    assert drawn == {room: below for room, (_, below) in ROOMS.items()}
+
+
+def test_the_page_names_every_room_and_what_it_holds() -> None:
+    described = {row[0]: row[1] for row in rows("| room |")}
+    assert set(described) == {"configs/", *(p if p.endswith(".py") else f"{p}/" for p, _ in ROOMS.values())}
+    for place, text in described.items():
+        if (ROOT / place).is_dir():
+            parts = [p for p in (ROOT / place).iterdir() if p.is_dir() and not p.is_symlink()]
+            held = {f"{part.name}/" for part in parts if part.name != "__pycache__"}
+            if place == "configs/":
+                assert "configs/prior/" in text and "prior/" in held
+            else:
+                assert held == set(re.findall(r"\b\w+/(?=[,;. ])", f"{text} ")), place
+
+
+def test_the_page_lists_the_kinds_of_module() -> None:
+    assert {kind: rest for kind, *rest in rows("| kind |")} == {
+        name: [
+            kind.package.removeprefix("ids3d.").replace(".", "/") + "/",
+            kind.protocol,
+            ", ".join(list(inspect.signature(protocol_of(name).__init__).parameters)[1:]),
+            ", ".join(names(name)),
+        ]
+        for name, kind in KINDS.items()
+    }
+
+
+def test_what_the_page_names_is_there() -> None:
+    found = re.findall(r"`(ids3d(?:\.\w+)+)`", PAGE)
+    assert len(found) > 8
+    for name in found:
+        if not any(name == room for room in ROOMS) and not (ROOT / f"{name.replace('.', '/')}.py").exists():
+            module, _, attribute = name.rpartition(".")
+            assert hasattr(importlib.import_module(module), attribute), name
