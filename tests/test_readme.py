@@ -46,11 +46,25 @@ def test_each_command_is_run_by_ci_or_a_test(command: str) -> None:
 
 def test_configs_and_folders_that_it_names_are_there() -> None:
     for path in re.findall(
-        r"\bconfigs/[\w/-]+\.yaml|`((?:ids3d|models|data|systems|tests|configs)/)`", README
+        r"\bconfigs/[\w/-]+\.yaml|`((?:ids3d|models|data|systems|bench|tests|configs)/)`", README
     ):
         assert not path or (ROOT / path).is_dir()
     for path in re.findall(r"configs/[\w/-]+\.yaml", README):
         assert (ROOT / path).is_file()
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/architecture.md", "docs/results/README.md"])
+def test_what_a_page_links_to_is_there(page: str) -> None:
+    file = ROOT / page
+    for target in re.findall(r"\]\(([^)\s]+)\)", file.read_text(encoding="utf-8")):
+        path, _, heading = target.partition("#")
+        if "://" in target:
+            continue
+        there = file.parent / path if path else file
+        assert there.exists(), target
+        if heading:
+            titles = re.findall(r"^#+ (.*)", there.read_text(encoding="utf-8"), re.MULTILINE)
+            assert heading in {re.sub(r"[^\w -]", "", t.lower()).replace(" ", "-") for t in titles}, target
 
 
 def example(index: int) -> str:
