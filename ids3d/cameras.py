@@ -229,6 +229,14 @@ def pinhole(c2w: Tensor, height: int, width: int, fov_y: float) -> Cameras:
         c2w: (n, 3, 4), OpenGL axes.
         height, width: image size in pixels.
         fov_y: vertical field of view in degrees, in (0, 180).
+
+    Example:
+        >>> c2w = look_at(torch.tensor([0.0, 0.0, 3.0]), torch.zeros(3), torch.tensor([0.0, 1.0, 0.0]))
+        >>> cameras = pinhole(c2w[None], 48, 64, 60.0)
+        >>> cameras.rays().shape
+        torch.Size([1, 48, 64])
+        >>> project(cameras, torch.zeros(1, 3))  # the point looked at is in the middle, 3 units ahead
+        (tensor([[[32., 24.]]]), tensor([[3.]]))
     """
     if not 0 < fov_y < 180:
         raise ValueError(f"a field of view of {fov_y} degrees")

@@ -21,7 +21,7 @@ def some_cameras(n: int = 3, height: int = 6, width: int = 9) -> Cameras:
 def test_an_identity_camera_looks_along_minus_z_with_rows_going_down() -> None:
     cameras = pinhole(torch.eye(4)[None, :3], height=2, width=2, fov_y=90.0)
     directions = cameras.rays().directions[0]
-    # A field of view of 90 degrees: the picture plane at z = -1 spans [-1, 1], pixel centres are at +-1/2.
+    # A field of view of 90 degrees: the image plane at z = -1 spans [-1, 1], pixel centres are at +-1/2.
     expected = torch.tensor([[[-0.5, 0.5, -1.0], [0.5, 0.5, -1.0]], [[-0.5, -0.5, -1.0], [0.5, -0.5, -1.0]]])
     torch.testing.assert_close(directions, expected / math.sqrt(1.5))
     torch.testing.assert_close(cameras.forward, torch.tensor([[0.0, 0.0, -1.0]]))
@@ -100,7 +100,7 @@ def test_rays_flatten_in_order() -> None:
 @pytest.mark.parametrize(
     "index", [0, -1, slice(0, 3, 2), torch.tensor([2, 1]), torch.tensor([True, False, True])]
 )
-def test_views_keep_pictures_cameras_and_names_together(index: int | slice | torch.Tensor) -> None:
+def test_views_keep_images_cameras_and_names_together(index: int | slice | torch.Tensor) -> None:
     cameras = some_cameras()
     images = torch.arange(3.0)[:, None, None, None].expand(3, 6, 9, 3)
     views = Views(images, cameras, ("0", "1", "2"))[index]

@@ -22,6 +22,11 @@ def psnr(image: Tensor, truth: Tensor, mask: Tensor | None = None) -> float:
 
     Raises:
         ValueError: the shapes disagree.
+
+    Example:
+        >>> import torch
+        >>> round(psnr(torch.full((4, 4, 3), 0.6), torch.full((4, 4, 3), 0.5)), 3)
+        20.0
     """
     if image.shape != truth.shape:
         raise ValueError(f"image {tuple(image.shape)} and truth {tuple(truth.shape)} must have one shape")

@@ -34,6 +34,14 @@ def ray_aabb_intersect(
     Returns:
         t_mins (n_rays, m), t_maxs (n_rays, m), in units of the directions' length, and hits (n_rays, m) bool.
         Not differentiable.
+
+    Example:
+        >>> origins, directions = torch.zeros(2, 3), torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
+        >>> ray_aabb_intersect(origins, directions, torch.tensor([[2.0, -1.0, -1.0, 4.0, 1.0, 1.0]]))
+        (tensor([[2.],
+                [inf]]), tensor([[4.],
+                [inf]]), tensor([[ True],
+                [False]]))
     """
     if rays_o.is_cuda:
         return nerfacc.ray_aabb_intersect(rays_o, rays_d, aabbs, near_plane, far_plane, miss_value)

@@ -13,7 +13,12 @@ from ids3d.rendering.samples import Samples
 
 
 def cubic_resolution(aabb: Tensor, cells: int) -> tuple[int, int, int]:
-    """Return the cells along each side of a box (6,) for about `cells` nearly cubic ones; at least 2 a side."""
+    """Return the cells along each side of a box (6,) for about `cells` nearly cubic ones; at least 2 a side.
+
+    Example:
+        >>> cubic_resolution(torch.tensor([0.0, 0.0, 0.0, 2.0, 1.0, 1.0]), 2000)
+        (20, 10, 10)
+    """
     sides = (aabb[3:] - aabb[:3]).double()
     x, y, z = (sides * (cells / sides.prod()) ** (1 / 3)).round().clamp(min=2).int().tolist()
     return x, y, z

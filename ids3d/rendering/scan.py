@@ -45,6 +45,10 @@ def inclusive_sum(inputs: Tensor, packed_info: Tensor) -> Tensor:
 
     Returns:
         (n,). Differentiable in `inputs`.
+
+    Example:
+        >>> inclusive_sum(torch.tensor([1.0, 2.0, 3.0, 4.0]), torch.tensor([[0, 3], [3, 0], [3, 1]]))
+        tensor([1., 3., 6., 4.])
     """
     if inputs.is_cuda:
         return nerfacc.inclusive_sum(inputs, packed_info)
