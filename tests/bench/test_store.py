@@ -22,7 +22,9 @@ def test_work_is_done_once(tmp_path: Path) -> None:
     again = Store(tmp_path).get("images", {"edit": 1, "method": "ids"}, make)
     assert first == again and len(calls) == 1
     assert first[0]["psnr"] == 1 / 3
-    assert torch.allclose(Store(tmp_path).picture(first[0]["edited"]), torch.full((2, 3, 3), 0.2), atol=1e-6)
+    assert torch.allclose(
+        Store(tmp_path).read_image(first[0]["edited"]), torch.full((2, 3, 3), 0.2), atol=1e-6
+    )
     Store(tmp_path).get("images", {"method": "ids", "edit": 2}, make)
     assert len(calls) == 2
 
