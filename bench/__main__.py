@@ -57,8 +57,8 @@ def main(argv: Sequence[str]) -> None:
     quieten_lightning()
     try:
         report = arguments.run(arguments, shlex.join([*PROGRAM.split(), *argv]))
-    except (Interrupted, KeyboardInterrupt):
-        raise Interrupted("stopped; what is finished is kept: the same command goes on") from None
+    except (Interrupted, KeyboardInterrupt) as stopped:
+        raise Interrupted("stopped; what is finished is kept: the same command goes on") from stopped
     finish(report, arguments.out / arguments.study, time.monotonic() - start)
 
 
