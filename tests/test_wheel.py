@@ -112,6 +112,7 @@ def test_what_is_imported_is_the_wheels(environment: Path, folder: Path) -> None
     code = "import ids3d; from ids3d.models.guidance.ids import IDS; print(ids3d.__file__)"
     found = Path(run([environment / "python", "-c", code], folder).strip())
     assert found.is_relative_to(environment.parent)
+    assert "python -m ids3d.bench" in run([environment / "python", "-m", "ids3d.bench", "--help"], folder)
 
 
 def test_it_edits_an_image(environment: Path, folder: Path) -> None:
@@ -120,9 +121,10 @@ def test_it_edits_an_image(environment: Path, folder: Path) -> None:
 
 
 def test_it_reconstructs_edits_and_evaluates_a_scene(environment: Path, folder: Path) -> None:
-    small = "tag=t tracking=none geometry.voxels=4096 reconstruct.steps=20 reconstruct.rays_per_step=256"
-    short = "edit.steps=2 edit.validate_every=0 evaluate.film_frames=2"
-    words = [*small.split(), *short.split()]
+    field = "data.max_size=48 geometry.voxels=4096 renderer.steps=64 reconstruct.rays_per_step=256"
+    steps = "reconstruct.steps=20 edit.steps=2 edit.validate_every=0"
+    film = "evaluate.film_frames=2 evaluate.film_size=48"
+    words = f"tag=t tracking=none {field} {steps} {film}".split()
     run([environment / "ids3d", "--config", "configs/ids-llff.yaml", *words], folder)
     made = folder / "outputs" / "ids-llff" / "t"
     figures = json.loads((made / "metrics.json").read_text())
