@@ -10,6 +10,7 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -204,7 +205,7 @@ def _measure(prior: Prior, work: Work, methods: Sequence[Method], config: CostCo
             costs.forward[label], costs.backward[label] = counting.forward / each, counting.backward / each
             costs.steps[label] = done if isinstance(guidance, Sampler) else method.steps
     for label, method, guidance in built:
-        peak = peak_memory(lambda m=method, g=guidance: _edit(m, g, work, 1), prior.device)  # type: ignore[misc]
+        peak = peak_memory(partial(_edit, method, guidance, work, 1), prior.device)
         if math.isfinite(peak):
             costs.memory[label] = peak
     return costs

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -108,12 +109,8 @@ def run_edits(
         for start in track(starts, f"images, {method.display_name}", unit="batch"):
             batch = tasks[start : start + config.batch]
             settings = {**unit_settings(context, method, batch), "shares": list(config.shares)}
-            rows = context.store.get(
-                "images",
-                settings,
-                lambda batch=batch, method=method: edit_batch(context, metrics, batch, method, config),  # type: ignore[misc]
-            )
-            edits += [EditRecord(**row) for row in rows]
+            make = partial(edit_batch, context, metrics, batch, method, config)
+            edits += [EditRecord(**row) for row in context.store.get("images", settings, make)]
     return records
 
 
@@ -197,7 +194,7 @@ def edit_batch(
 def _edit(
     context: StudyContext, batch: ImageBatch, method: Method, shares: Sequence[float]
 ) -> tuple[list[tuple[float, Tensor]], float]:
-    """Return the images (b, 3, h, w) at each share of the steps, at 1 only by a sampler, and seconds per image."""
+    """Return (share, images (b, 3, h, w)) at each of the shares, a sampler's at 1 only, and the seconds per image."""
     prior, guidance = context.prior, method.build(context.prior)
     system = EditImages(EditImages.Config(steps=method.steps, lr=method.lr), prior, guidance, context.seed)
     source, target = prior.embed(batch.source_captions), prior.embed(batch.target_captions)

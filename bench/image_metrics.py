@@ -20,7 +20,7 @@ from ids3d.metrics import (
 
 @dataclass(frozen=True)
 class ImageMetrics:
-    """The networks that judge an edited image, and all its figures."""
+    """The networks that an edited image is measured by, and all its figures."""
 
     clip: ClipScore
     lpips: Lpips

@@ -6,6 +6,7 @@ import argparse
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -67,12 +68,9 @@ def study(
         of_method = trips.setdefault(label, [])
         for start in track(range(0, len(tasks), BATCH), f"there and back, {label}", unit="batch"):
             batch = tasks[start : start + BATCH]
-            rows = context.store.get(
-                "reversibility",
-                unit_settings(context, method, batch),
-                lambda batch=batch, method=method: _there_and_back(context, metrics, batch, method),  # type: ignore[misc]
-            )
-            of_method += [RoundTrip(**row) for row in rows]
+            settings = unit_settings(context, method, batch)
+            make = partial(_there_and_back, context, metrics, batch, method)
+            of_method += [RoundTrip(**row) for row in context.store.get("reversibility", settings, make)]
     report = Report(
         "Can an edit be undone?",
         context.command,
