@@ -108,7 +108,7 @@ class Distillation(Guidance, ABC):
         step = EditStep(
             z_src.detach(), z_trg.detach(), source.expand(b), target.expand(b), t, tuple(noises), generator
         )
-        grad = self.gradient(step)
+        grad = self.gradient(step).detach()
         if cfg.weighting == "sigma2":
             grad = grad * self.schedule.sigma(t, grad) ** 2
         rms = grad.square().mean(dim=(1, 2, 3), keepdim=True).sqrt()
