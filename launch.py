@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from ids3d.cli import ArgumentParser, run_command
+from ids3d.cli import ArgumentParser, launch_command, run_command
 from ids3d.errors import UserError
 
 EPILOG = """\
@@ -28,8 +28,7 @@ configs/... come with ids3d and can be named so in any folder; a file of your ow
 
 def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
     """Parse the command line: `files` (YAML) and `overrides` (key=value), told apart by their form, and the mode."""
-    prog = "ids3d" if Path(sys.argv[0]).stem == "ids3d" else "python launch.py"
-    parser = ArgumentParser(prog, __doc__, EPILOG)
+    parser = ArgumentParser(launch_command(), __doc__, EPILOG)
     parser.add_argument(
         "--config", nargs="+", action="extend", default=[], metavar="FILE", help="merged left to right"
     )

@@ -5,9 +5,15 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import NoReturn
 
 from ids3d.errors import Interrupted, UserError
+
+
+def launch_command() -> str:
+    """Return what to type to start a job: "ids3d" where that is what started this process, else "python launch.py"."""
+    return "ids3d" if Path(sys.argv[0]).stem == "ids3d" else "python launch.py"
 
 
 class ArgumentParser(argparse.ArgumentParser):

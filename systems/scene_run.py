@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 import ids3d
+from ids3d.cli import launch_command
 from ids3d.data.step_batches import StepDataModule
 from ids3d.device import pick_device
 from ids3d.errors import UserError
@@ -59,7 +60,7 @@ class SceneRun:
         self.job, self.stop, self.folder = job, stop, job.folder
         self.device = pick_device(job.device)
         self.checkpoints = self.folder / "checkpoints"
-        self.resume_hint = f"To go on: python launch.py --resume {self.folder}"
+        self.resume_hint = f"To go on: {launch_command()} --resume {self.folder}"
         self.scene: Scene = job.data.build().load()
         self.seconds_before = 0.0  # spent in training by the processes that this one resumed
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from ids3d import launch
+from ids3d.cli import launch_command
 from ids3d.errors import UserError
 from ids3d.experiment import load
 
@@ -173,3 +174,9 @@ def test_a_runs_folder_is_found_from_its_checkpoint(tmp_path: Path) -> None:
     assert launch.run_folder(str(tmp_path / "checkpoints" / "last.ckpt")) == tmp_path
     with pytest.raises(UserError):
         launch.run_folder(str(tmp_path / "checkpoints" / "interrupted.ckpt"))
+
+
+def test_a_command_is_named_as_it_was_typed(monkeypatch: pytest.MonkeyPatch) -> None:
+    for program, command in (("/usr/bin/ids3d", "ids3d"), ("launch.py", "python launch.py")):
+        monkeypatch.setattr(sys, "argv", [program])
+        assert launch_command() == command
