@@ -14,6 +14,7 @@ from PIL.Image import Image
 from ids3d.errors import UserError
 from ids3d.tabletop.edits import KINDS, sample_edit
 from ids3d.tabletop.scene import HELD_OUT, around_cameras, forward_cameras, middle, open_side
+from ids3d.tabletop.world import FORMER, WORLDS
 
 EPILOG = f"""\
 Seeds below {HELD_OUT} are those that the tabletop models may be trained on; all others are held out.
@@ -130,6 +131,7 @@ def _sheet(command: argparse.ArgumentParser) -> None:
         "--edit", choices=KINDS, help="show this kind of edit of each seed: before, after, mask"
     )
     command.add_argument("--out", type=Path, required=True, metavar="FILE", help="a picture file")
+    _add_world(command)
     command.add_argument("--columns", type=_count, default=8)
     command.add_argument("--size", type=_count, default=128, help="of each picture, pixels (default: 128)")
 
@@ -140,7 +142,8 @@ def run_sheet(given: argparse.Namespace) -> None:
     from ids3d.tabletop.sheet import contact_sheet, edit_cell, scene_cell
 
     seeds = track(given.seeds, "rendering", unit="picture")
-    cells = [edit_cell(s, given.edit, given.size) if given.edit else scene_cell(s, given.size) for s in seeds]
+    kind, size, world = given.edit, given.size, WORLDS[given.world]
+    cells = [edit_cell(s, kind, size, world) if kind else scene_cell(s, size, world) for s in seeds]
     _save(given.out, contact_sheet(cells, given.columns, given.size))
 
 
@@ -194,6 +197,10 @@ def run_evaluate(given: argparse.Namespace) -> None:
         from ids3d.tabletop.sheet import contact_sheet
 
         _save(given.sheet, contact_sheet(report.samples[:128], columns=16, side=64), "--sheet")
+
+
+def _add_world(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--world", choices=WORLDS, default=FORMER.name, help="(default: %(default)s)")
 
 
 def _check_objects(kinds: Sequence[str], objects: int | None) -> None:

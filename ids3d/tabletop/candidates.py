@@ -31,7 +31,7 @@ def candidates(scene: TabletopScene, rng: PortableRandom, count: int = CANDIDATE
         drawn = rng.choice(tuple(near))
         chosen[drawn] = near.pop(drawn)
     while len(chosen) < count:
-        other = sample_scene(int(rng.uniform(0, 1e9)))
+        other = sample_scene(int(rng.uniform(0, 1e9)), world=scene.world)
         chosen.setdefault(key(other), other)
     return list(chosen.values())
 

@@ -1,7 +1,9 @@
-"""Images of the training scenes, rendered once by several processes and kept in one file."""
+"""Images of the training scenes, rendered once by several processes and kept in files that grow as more are wanted."""
 
 from __future__ import annotations
 
+import fcntl
+import math
 import multiprocessing
 import os
 from dataclasses import dataclass
@@ -12,9 +14,9 @@ import numpy as np
 import torch
 
 from ids3d.progress import track
-from ids3d.tabletop.captions import paraphrase
 from ids3d.tabletop.render import render
-from ids3d.tabletop.scene import HELD_OUT, PortableRandom, sample_camera, sample_scene
+from ids3d.tabletop.scene import HELD_OUT, sample_camera, sample_scene
+from ids3d.tabletop.world import FORMER, WORLDS, World
 
 
 @dataclass(frozen=True)
@@ -26,41 +28,49 @@ class TabletopDataset:
     ids: np.ndarray
 
 
-def render_seed(seed: int, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """The picture (size, size, 3) of a seed's scene by the seed's camera and its ids (size, size), both uint8."""
-    scene = sample_scene(seed)
+def render_seed(seed: int, size: int, world: str = FORMER.name) -> tuple[np.ndarray, np.ndarray]:
+    """The picture (size, size, 3) of a seed's scene by the seed's camera and its ids (size, size), both uint8.
+
+    The world is given by name, which other processes can be told.
+    """
+    scene = sample_scene(seed, world=WORLDS[world])
     seen = render(scene, sample_camera(seed, scene, size))
     return (seen.rgb * 255).round().to(torch.uint8).numpy(), seen.ids.to(torch.uint8).numpy()
 
 
-def captions(seeds: range, epoch: int) -> list[str]:
-    """A caption for each seed's scene, in words that change from epoch to epoch."""
-    return [paraphrase(sample_scene(seed), PortableRandom(seed, f"words/{epoch}")) for seed in seeds]
+def load_dataset(
+    seeds: range, size: int, folder: Path, world: World = FORMER, workers: int | None = None
+) -> TabletopDataset:
+    """The pictures of consecutive seeds, rendered at the first call and read from disk after it.
 
-
-def load_dataset(seeds: range, size: int, folder: Path, workers: int | None = None) -> TabletopDataset:
-    """The pictures of consecutive seeds, rendered at the first call and read from disk after it."""
+    The files hold all pictures so far from the first seed on, without a header: whoever wants more appends to them, and
+    what a killed process has rendered is not lost.
+    """
     if seeds.start < HELD_OUT < seeds.stop:
         raise ValueError(f"seeds {seeds.start} to {seeds.stop} are partly held out")
-    name = f"{seeds.start}-{seeds.stop}-{size}.npy"
-    rgb, ids = folder / f"rgb-{name}", folder / f"ids-{name}"
-    if not (rgb.exists() and ids.exists()):
-        folder.mkdir(parents=True, exist_ok=True)
-        for path, array in zip(
-            (rgb, ids), _render_all(seeds, size, workers or os.cpu_count() or 1), strict=True
-        ):
-            unfinished = path.with_suffix(".unfinished.npy")
-            np.save(unfinished, array)
-            unfinished.replace(path)
-    return TabletopDataset(seeds, np.load(rgb, mmap_mode="r"), np.load(ids, mmap_mode="r"))
+    folder.mkdir(parents=True, exist_ok=True)
+    shapes = {"rgb": (size, size, 3), "ids": (size, size)}
+    paths = {what: folder / f"{world.name}-{size}-from-{seeds.start}.{what}" for what in shapes}
+    for path in paths.values():
+        path.touch()
+    if any(paths[what].stat().st_size < len(seeds) * math.prod(shapes[what]) for what in shapes):
+        _render_more(paths["rgb"], paths["ids"], seeds, size, world.name, workers)
+    arrays = (np.memmap(paths[what], np.uint8, "c", shape=(len(seeds), *shapes[what])) for what in shapes)
+    return TabletopDataset(seeds, *arrays)
 
 
-def _render_all(seeds: range, size: int, workers: int) -> tuple[np.ndarray, np.ndarray]:
-    rgb = np.empty((len(seeds), size, size, 3), dtype=np.uint8)
-    ids = np.empty((len(seeds), size, size), dtype=np.uint8)
-    context = multiprocessing.get_context("spawn")
-    with context.Pool(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        finished = pool.imap(partial(render_seed, size=size), seeds, chunksize=32)
-        for index, done in enumerate(track(finished, "tabletop scenes", total=len(seeds), unit="scene")):
-            rgb[index], ids[index] = done
-    return rgb, ids
+def _render_more(
+    rgb_path: Path, ids_path: Path, seeds: range, size: int, world: str, workers: int | None
+) -> None:
+    """Append to the files what of the seeds is not there yet."""
+    with rgb_path.open("ab") as rgb, ids_path.open("ab") as ids:
+        fcntl.flock(rgb, fcntl.LOCK_EX)  # of two trainings that start at once, one renders and one waits
+        there = min(rgb.tell() // (3 * size * size), ids.tell() // (size * size))
+        for file, item in ((rgb, 3 * size * size), (ids, size * size)):
+            file.truncate(there * item)  # of a picture that was not written to its end, nothing
+        context = multiprocessing.get_context("spawn")
+        with context.Pool(workers or os.cpu_count(), torch.set_num_threads, (1,)) as pool:
+            finished = pool.imap(partial(render_seed, size=size, world=world), seeds[there:], chunksize=32)
+            for picture, shown in track(finished, "tabletop scenes", total=len(seeds[there:]), unit="scene"):
+                rgb.write(picture.tobytes())
+                ids.write(shown.tobytes())

@@ -12,8 +12,6 @@ from ids3d.cameras import Cameras
 from ids3d.tabletop.captions import caption
 from ids3d.tabletop.render import FIRST_OBJECT, FLOOR, TabletopRender, render
 from ids3d.tabletop.scene import (
-    COLOURS,
-    FLOORS,
     HELD_OUT,
     SHAPES,
     Object,
@@ -23,6 +21,7 @@ from ids3d.tabletop.scene import (
     sample_camera,
     sample_scene,
 )
+from ids3d.tabletop.world import FORMER, World
 
 KINDS = ("recolour", "reshape", "floor", "remove", "add")
 
@@ -84,8 +83,10 @@ def _change(scene: TabletopScene, index: int, thing: Object, kind: str) -> Edit:
     return Edit(kind, scene, replace(scene, objects=objects), (index, index))
 
 
-def sample_edit(seed: int, kinds: Sequence[str] = KINDS, objects: int | None = None) -> Edit:
-    """The edit of a seed, of one of the given kinds, on a scene whose seed is this one's.
+def sample_edit(
+    seed: int, kinds: Sequence[str] = KINDS, objects: int | None = None, world: World = FORMER
+) -> Edit:
+    """The edit of a seed, of one of the given kinds, on a world's scene whose seed is this one's.
 
     `objects` says how many the scene holds before; without it one or two, as the kind allows. What an edit adds is the
     last object of a scene with one more, so that scenes after edits are like those before.
@@ -96,14 +97,14 @@ def sample_edit(seed: int, kinds: Sequence[str] = KINDS, objects: int | None = N
         raise ValueError(f"no edit {kind!r}; there are {', '.join(KINDS)}")
     two = rng.uniform(0, 1) < 0.5
     count = objects or {"remove": 2, "add": 1}.get(kind, 2 if two else 1)
-    scene = sample_scene(seed, count + 1 if kind == "add" else count)
+    scene = sample_scene(seed, count + 1 if kind == "add" else count, world)
     index = int(rng.uniform(0, count))
     if kind == "recolour":
-        return recolour(scene, index, rng.choice([c for c in COLOURS if _fits(scene, index, colour=c)]))
+        return recolour(scene, index, rng.choice([c for c in world.colours if _fits(scene, index, colour=c)]))
     if kind == "reshape":
         return reshape(scene, index, rng.choice([s for s in SHAPES if _fits(scene, index, shape=s)]))
     if kind == "floor":
-        return refloor(scene, rng.choice([f for f in FLOORS if f != scene.floor]))
+        return refloor(scene, rng.choice([f for f in world.floors if f != scene.floor]))
     if kind == "remove":
         return remove(scene, index)
     return add(replace(scene, objects=scene.objects[:-1]), scene.objects[-1])
@@ -117,9 +118,11 @@ def _fits(scene: TabletopScene, index: int, **change: str) -> bool:
     return changed != thing and all(can_stand_beside(changed, other) for other in others)
 
 
-def held_out_edit(index: int, kinds: Sequence[str] = KINDS, objects: int | None = None) -> Edit:
+def held_out_edit(
+    index: int, kinds: Sequence[str] = KINDS, objects: int | None = None, world: World = FORMER
+) -> Edit:
     """The index-th edit for evaluation: its seed never meets training."""
-    return sample_edit(HELD_OUT + index, kinds, objects)
+    return sample_edit(HELD_OUT + index, kinds, objects, world)
 
 
 def edit_camera(seed: int, edit: Edit, size: int = 64) -> Cameras:

@@ -7,11 +7,15 @@ from torch import Tensor
 from torch.nn import functional
 
 from ids3d.tabletop.render import FIRST_OBJECT, FLOOR
-from ids3d.tabletop.scene import COLOURS, FLOORS, SHAPES, TabletopScene
+from ids3d.tabletop.scene import SHAPES, TabletopScene
+from ids3d.tabletop.world import FORMER, World
 
-WALL_CLASS = len(FLOORS)
-CLASSES = len(FLOORS) + 1 + len(SHAPES) * len(COLOURS)
-"""Each floor, the wall, and each shape in each colour."""
+WALL_CLASS = len(FORMER.floors)  # there are as many in each world
+
+
+def classes(world: World) -> int:
+    """How many there are: each floor, the wall, and each shape in each colour."""
+    return len(world.floors) + 1 + len(SHAPES) * len(world.colours)
 
 
 def patch_labels(ids: Tensor, scene: TabletopScene, patch: int) -> Tensor:
@@ -28,12 +32,12 @@ def patch_labels(ids: Tensor, scene: TabletopScene, patch: int) -> Tensor:
     """
     patches = ids.long().unfold(0, patch, patch).unfold(1, patch, patch).flatten(2).flatten(0, 1)
     counts = functional.one_hot(patches, FIRST_OBJECT + 3).sum(1)
-    colours = list(COLOURS)
+    colours, floors = list(scene.world.colours), list(scene.world.floors)
     named = [
         WALL_CLASS + 1 + SHAPES.index(thing.shape) * len(colours) + colours.index(thing.colour)
         for thing in scene.objects
     ]
-    lookup = torch.tensor([FLOORS.index(scene.floor), WALL_CLASS, *named, *[0] * (3 - len(named))])
+    lookup = torch.tensor([floors.index(scene.floor), WALL_CLASS, *named, *[0] * (3 - len(named))])
     objects, most = counts[:, FIRST_OBJECT:].max(1)
     ground = torch.where(counts[:, FLOOR] * 2 >= patch * patch, FLOOR, 1)
     return lookup[torch.where(objects * 4 >= patch * patch, most + FIRST_OBJECT, ground)]

@@ -12,11 +12,9 @@ import torch
 from torch import Tensor
 
 from ids3d.cameras import Cameras
-from ids3d.tabletop.scene import COLOURS, HEIGHT, ROOM, WALLS, Light, Object, TabletopScene
+from ids3d.tabletop.scene import HEIGHT, ROOM, Light, Object, TabletopScene
 from ids3d.tabletop.shapes import ball_about, distance_to, normal_on
 
-AMBIENT = 0.58
-DIRECT = 0.52
 LIGHT_RADIUS = 5.0  # degrees; what makes the shadows soft
 NOTHING, FLOOR, WALL, FIRST_OBJECT = -1, 0, 1, 2
 
@@ -148,14 +146,19 @@ def _trace_room(o: Tensor, d: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 def shade(scene: TabletopScene, points: Tensor, ids: Tensor, normal: Tensor) -> Tensor:
     """The colour (3, n) of surface points (3, n): albedo times ambient and direct light with soft shadows."""
     nothing = (0.0, 0.0, 0.0)  # also where the floor's pattern comes, one before the wall
-    palette = [WALLS[scene.wall], *(COLOURS[thing.colour] for thing in scene.objects), nothing, nothing]
+    world = scene.world
+    things = (world.colours[thing.colour] for thing in scene.objects)
+    palette = [world.walls[scene.wall], *things, nothing, nothing]
     albedo = torch.tensor(palette, dtype=points.dtype).T.index_select(1, (ids - WALL) % len(palette))
     floor = (ids == FLOOR).nonzero()[:, 0]
-    albedo.index_copy_(1, floor, floor_albedo(scene.floor, points.index_select(1, floor)))
+    albedo.index_copy_(1, floor, world.floors[scene.floor](points.index_select(1, floor)))
+    wall = (ids == WALL).nonzero()[:, 0]
+    papered = albedo.index_select(1, wall) * world.wallpaper(points.index_select(1, wall))
+    albedo.index_copy_(1, wall, papered)
     direct = direct_light(scene, points + 1e-3 * normal, normal)
     # A little light comes from above rather than from all sides, so that faces turned away still differ.
-    ambient = AMBIENT * (0.88 + 0.12 * normal[2])
-    return albedo * (ambient + DIRECT * scene.light.strength * direct)
+    ambient = world.ambient * (0.88 + 0.12 * normal[2])
+    return albedo * (ambient + world.direct * scene.light.strength * direct)
 
 
 def direct_light(scene: TabletopScene, points: Tensor, normal: Tensor) -> Tensor:
@@ -211,27 +214,3 @@ def light_directions(light: Light, count: int = 8) -> Tensor:
     spread = [(radius * math.sqrt((i + 0.5) / count), i * 2.3999632) for i in range(count)]
     weights = [[1.0, r * math.cos(angle), r * math.sin(angle)] for r, angle in spread]
     return torch.nn.functional.normalize(torch.tensor(weights, dtype=torch.float64) @ axes, dim=1)
-
-
-def floor_albedo(floor: str, points: Tensor) -> Tensor:
-    """The floor's own colour (3, n) at points (3, n); patterns are in world coordinates."""
-    x, y = points[0], points[1]
-    if floor == "grey":
-        return torch.tensor([[0.46], [0.46], [0.48]], dtype=points.dtype).expand_as(points)
-    if floor == "checkered":
-        dark = ((x / 0.5).floor() + (y / 0.5).floor()) % 2 == 0
-        return torch.where(dark, 0.16, 0.82).to(points.dtype).expand_as(points)
-    if floor == "wooden":
-        grain = 0.5 + 0.5 * torch.sin(14.0 * y + 1.4 * torch.sin(2.1 * x))
-        return _mix((0.40, 0.23, 0.11), (0.62, 0.39, 0.20), grain)
-    if floor == "grassy":
-        tufts = 0.5 + 0.25 * (
-            torch.sin(9.0 * x + 2 * torch.sin(3 * y)) + torch.sin(8.0 * y + 2 * torch.sin(2.7 * x))
-        )
-        return _mix((0.16, 0.33, 0.08), (0.33, 0.53, 0.15), tufts)
-    raise ValueError(f"no floor {floor!r} in the tabletop world")
-
-
-def _mix(a: tuple[float, float, float], b: tuple[float, float, float], share: Tensor) -> Tensor:
-    low, high = (torch.tensor(colour, dtype=share.dtype).unsqueeze(1) for colour in (a, b))
-    return low + (high - low) * share

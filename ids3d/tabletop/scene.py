@@ -16,27 +16,11 @@ from typing import TypeVar
 import torch
 
 from ids3d.cameras import Cameras, look_at
+from ids3d.tabletop.world import FORMER, World
 
 ROOM = 3.0  # half the room's width
 HEIGHT = 3.0  # of the room
 SHAPES = ("cube", "sphere", "cylinder", "cone")
-COLOURS = {
-    "red": (0.80, 0.08, 0.07),
-    "green": (0.10, 0.52, 0.14),
-    "blue": (0.09, 0.20, 0.78),
-    "yellow": (0.93, 0.80, 0.10),
-    "purple": (0.48, 0.12, 0.62),
-    "orange": (0.93, 0.44, 0.05),
-    "cyan": (0.10, 0.68, 0.76),
-    "white": (0.92, 0.92, 0.90),
-}
-FLOORS = ("wooden", "checkered", "grey", "grassy")
-WALLS = {
-    "sand": (0.76, 0.71, 0.62),
-    "slate": (0.56, 0.62, 0.69),
-    "lilac": (0.69, 0.66, 0.74),
-    "mint": (0.62, 0.72, 0.67),
-}
 FIELD_OF_VIEW = 43.0  # degrees, of both sides of a square picture
 
 HELD_OUT = 1_000_000
@@ -49,7 +33,7 @@ T = TypeVar("T")
 class Object:
     """A shape that stands on the floor at (x, y); `size` is about half its width, `turn` its angle about the vertical.
 
-    `shape` is one of SHAPES and `colour` one of COLOURS.
+    `shape` is one of SHAPES and `colour` one of its world's colours.
     """
 
     shape: str
@@ -77,6 +61,7 @@ class TabletopScene:
     floor: str = "wooden"
     wall: str = "sand"
     light: Light = Light()
+    world: World = FORMER
 
 
 class PortableRandom:
@@ -99,8 +84,8 @@ def footprint(thing: Object) -> float:
     return thing.size * (1.2 if thing.shape == "cube" else 1.0)
 
 
-def sample_scene(seed: int, objects: int | None = None) -> TabletopScene:
-    """The scene of a seed, with one, two or three objects (45, 45 and 10 %) unless `objects` says how many.
+def sample_scene(seed: int, objects: int | None = None, world: World = FORMER) -> TabletopScene:
+    """A world's scene of a seed, with one, two or three objects (45, 45 and 10 %) unless `objects` says how many.
 
     No two objects share both shape and colour, so a caption always tells them apart, and none touch.
     """
@@ -117,7 +102,7 @@ def sample_scene(seed: int, objects: int | None = None) -> TabletopScene:
             radius *= 0.6
         thing = Object(
             shape=rng.choice(SHAPES),
-            colour=rng.choice(tuple(COLOURS)),
+            colour=rng.choice(tuple(world.colours)),
             size=rng.uniform(low, high),
             x=radius * math.cos(angle),
             y=radius * math.sin(angle),
@@ -128,7 +113,8 @@ def sample_scene(seed: int, objects: int | None = None) -> TabletopScene:
         elif len(placed) > 0 and rng.uniform(0, 1) < 0.05:
             placed.clear()  # a first object in the middle can leave no room for the others
     light = Light(rng.uniform(0, 360), rng.uniform(50, 68), rng.uniform(0.9, 1.1))
-    return TabletopScene(tuple(placed), rng.choice(FLOORS), rng.choice(tuple(WALLS)), light)
+    floor, wall = rng.choice(tuple(world.floors)), rng.choice(tuple(world.walls))
+    return TabletopScene(tuple(placed), floor, wall, light, world)
 
 
 def can_stand_beside(a: Object, b: Object) -> bool:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytorch_lightning as pl
@@ -18,19 +19,31 @@ from ids3d.systems.train.training import (
     Show,
     TrainingConfig,
     as_images,
+    autocast,
+    chosen_world,
+    described,
     optimiser,
     step_generator,
     training_pictures,
     validation_pictures,
 )
-from ids3d.tabletop.captions import caption, key, near_misses, paraphrase, swapped, vocabulary
+from ids3d.tabletop.captions import (
+    OPPOSITE,
+    TEMPLATES,
+    key,
+    mirrored,
+    near_misses,
+    paraphrase,
+    place,
+    swapped,
+    vocabulary,
+)
 from ids3d.tabletop.clip import save_preprocessing
-from ids3d.tabletop.patches import CLASSES, patch_labels
-from ids3d.tabletop.scene import PortableRandom, TabletopScene, sample_scene
+from ids3d.tabletop.patches import classes, patch_labels
+from ids3d.tabletop.scene import PortableRandom, TabletopScene
 from ids3d.tabletop.tokenizer import LENGTH, build_tokenizer
 
-PATCH = 8
-NEAR = 24  # captions wrong in one point that a picture is held against: all that there are for two objects
+PATCHES = 8  # along each side of a picture
 EMBEDDING_SCALE = 10.0  # of unit embeddings, before they are read by a linear layer
 
 
@@ -48,54 +61,49 @@ class TabletopCLIP(pl.LightningModule):
         width: int = 128
         image_layers: int = 5
         text_layers: int = 3
-        negatives: int = 3  # wrong captions for each picture, beside the batch's others
+        negatives: int = 5  # wrong captions for each picture, beside the batch's others
         patch_weight: float = 1.0  # of the loss on naming the patches
         whole_weight: float = 0.3  # of the loss on naming all that the picture shows
         start: str | None = None  # a CLIP's folder to begin with, such as ids3d/weights/tabletop/clip
         judge_only: bool = False  # leave the prior's text encoder as it is, which a UNet has been trained on
-        # The text tower stays as `start` has it. Captions are then read once and kept, so that each picture is held
-        # against all captions that are wrong in one point, and not only against `negatives` of them.
-        freeze_text: bool = False
 
     def __init__(self, cfg: Config, seed: int, show: Show) -> None:
         super().__init__()
         self.cfg, self.seed = cfg, seed  # nothing to show: a CLIP makes no pictures
-        self.tokenizer = build_tokenizer(vocabulary())
+        self.tokenizer = build_tokenizer(vocabulary(chosen_world(cfg)))
         self.clip = start_clip(cfg, self.tokenizer)
-        if cfg.freeze_text:
-            for part in (self.clip.text_model, self.clip.text_projection):
-                part.requires_grad_(False)
-        self._read: dict[str, Tensor] = {}  # plain captions' embeddings, of a text tower that stays as it is
-        self.name_patches = nn.Linear(cfg.width, CLASSES)
-        self.name_whole = nn.Linear(cfg.width, CLASSES)
+        self.classes = classes(chosen_world(cfg))
+        self.name_patches = nn.Linear(cfg.width, self.classes)
+        self.name_whole = nn.Linear(cfg.width, self.classes)
         data = training_pictures(cfg)
-        self.rgb, self.ids = data.rgb, data.ids
-        self.scenes = [sample_scene(seed) for seed in data.seeds]
+        self.rgb, self.ids, self.described = data.rgb, data.ids, described(data, cfg)
         held_out = validation_pictures(cfg)
-        self.held_out = as_images(held_out.rgb)
-        self.held_out_scenes = [sample_scene(seed) for seed in held_out.seeds]
+        self.held_out, self.held_out_described = held_out.rgb, described(held_out, cfg)
 
     def training_step(self, step: int) -> Tensor:
         generator = step_generator(self.seed, self.global_step)
         index = torch.randint(len(self.rgb), (self.cfg.batch_size,), generator=generator).tolist()
-        images, ids = as_images(self.rgb[index]), torch.as_tensor(self.ids[index])
+        images, ids = as_images(self.rgb[index], self.device), torch.from_numpy(self.ids[index])
+        scenes, where = map(list, zip(*(self.described[i] for i in index), strict=True))
         if torch.rand((), generator=generator) < 0.5:
-            images, ids = images.flip(-1), ids.flip(-1)
-        scenes = [self.scenes[i] for i in index]
+            images, ids, where = images.flip(-1), ids.flip(-1), [mirrored(relations) for relations in where]
         rng = PortableRandom(self.global_step, f"captions/{self.seed}")
-        if self.cfg.freeze_text:
-            near, own = self._all_near(scenes, rng)
-        else:
-            wrong = [negative for scene in scenes for negative in _negatives(scene, self.cfg.negatives, rng)]
-            text = self.embed_text([paraphrase(scene, rng) for scene in (*scenes, *wrong)])
-            own, near = text[: len(scenes)], text[len(scenes) :].unflatten(0, (len(scenes), -1))
-        pooled, patches = self.embed_images(images.to(self.device))
+        right = [paraphrase(scene, rng, holding) for scene, holding in zip(scenes, where, strict=True)]
+        wrong = [
+            text
+            for scene, holding in zip(scenes, where, strict=True)
+            for text in wrong_captions(scene, holding, self.cfg.negatives, rng)
+        ]
+        with autocast(self, self.cfg):
+            text = self.embed_text([*right, *wrong])
+            pooled, patches = self.embed_images(images)
+        own, near = text[: len(scenes)], text[len(scenes) :].unflatten(0, (len(scenes), -1))
         contrast = self._contrast(pooled, own, near, scenes)
-        labels = torch.stack([patch_labels(i, s, PATCH) for i, s in zip(ids, scenes, strict=True)]).to(
-            self.device
-        )
+        side = self.cfg.size // PATCHES
+        labels = torch.stack([patch_labels(i, s, side) for i, s in zip(ids, scenes, strict=True)])
+        labels = labels.to(self.device)
         naming = functional.cross_entropy(self.name_patches(patches).flatten(0, 1), labels.flatten())
-        shown = functional.one_hot(labels, CLASSES).amax(1).float()
+        shown = functional.one_hot(labels, self.classes).amax(1).float()
         whole = functional.binary_cross_entropy_with_logits(
             EMBEDDING_SCALE * self.name_whole(pooled), shown, reduction="none"
         )
@@ -107,30 +115,13 @@ class TabletopCLIP(pl.LightningModule):
         """Unit embeddings (n, d) of pictures in [-1, 1], and the patches' features (n, patches, width)."""
         seen = self.clip.vision_model(pixel_values=images)
         pooled = functional.normalize(self.clip.visual_projection(seen.pooler_output), dim=-1)
-        return pooled, self.clip.vision_model.post_layernorm(seen.last_hidden_state[:, 1:])
+        return pooled.float(), self.clip.vision_model.post_layernorm(seen.last_hidden_state[:, 1:]).float()
 
     def embed_text(self, texts: list[str]) -> Tensor:
         """Unit embeddings (n, d) of captions."""
         tokens = self.tokenizer(texts, padding=True, return_tensors="pt").to(self.device)
         read = self.clip.text_model(input_ids=tokens.input_ids)
-        return functional.normalize(self.clip.text_projection(read.pooler_output), dim=-1)
-
-    @torch.no_grad()
-    def _all_near(self, scenes: list[TabletopScene], rng: PortableRandom) -> tuple[Tensor, Tensor]:
-        """Embeddings of each scene's wrong captions (n, NEAR, d), and of its own (n, d); plain captions, read once.
-
-        Where there are more than NEAR they are drawn, where fewer drawn again.
-        """
-        wrong = [[caption(s) for s in _misses(scene)] for scene in scenes]
-        chosen = [w if len(w) == NEAR else [rng.choice(w) for _ in range(NEAR)] for w in wrong]
-        own = [caption(scene) for scene in scenes]
-        near = [text for texts in chosen for text in texts]
-        new = [text for text in dict.fromkeys([*own, *near]) if text not in self._read]
-        for start in range(0, len(new), 512):
-            texts = new[start : start + 512]
-            self._read.update(zip(texts, self.embed_text(texts).unbind(), strict=True))
-        embedded = torch.stack([self._read[text] for text in near]).unflatten(0, (len(scenes), NEAR))
-        return embedded, torch.stack([self._read[text] for text in own])
+        return functional.normalize(self.clip.text_projection(read.pooler_output), dim=-1).float()
 
     def _contrast(self, images: Tensor, text: Tensor, wrong: Tensor, scenes: list[TabletopScene]) -> Tensor:
         """Cross entropy from pictures to captions and back; captions that say the same as one's own are not wrong.
@@ -150,17 +141,22 @@ class TabletopCLIP(pl.LightningModule):
 
     @torch.no_grad()
     def validation_step(self, step: int) -> None:
+        """Of held-out pictures: the share whose caption is found among 16 near ones, and whose side is told rightly."""
         rng = PortableRandom(0, "validation")
-        right = 0
+        found, sides = [], []
         for start in range(0, len(self.held_out), 64):
-            scenes = self.held_out_scenes[start : start + 64]
-            images, _ = self.embed_images(self.held_out[start : start + 64].to(self.device))
-            candidates = [
-                paraphrase(s, rng) for scene in scenes for s in (scene, *_negatives(scene, 16, rng))
-            ]
-            text = self.embed_text(candidates).view(len(scenes), 17, -1)
-            right += int(((images[:, None] * text).sum(-1).argmax(1) == 0).sum())
-        self.log("clip/top1_of_17_near", right / len(self.held_out), prog_bar=True, batch_size=1)
+            images, _ = self.embed_images(as_images(self.held_out[start : start + 64], self.device))
+            for image, (scene, holding) in zip(
+                images, self.held_out_described[start : start + 64], strict=True
+            ):
+                near = [paraphrase(s, rng) for s in (scene, *_negatives(scene, 16, rng))]
+                found.append(int((self.embed_text(near) @ image).argmax()) == 0)
+                if holding and holding != mirrored(holding):
+                    two = [place(scene, holding[0]), place(scene, mirrored(holding)[0])]
+                    sides.append(int((self.embed_text(two) @ image).argmax()) == 0)
+        self.log("clip/top1_of_17_near", sum(found) / len(found), prog_bar=True, batch_size=1)
+        if sides:
+            self.log("clip/side", sum(sides) / len(sides), prog_bar=True, batch_size=1)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         return optimiser(self, self.cfg)
@@ -206,7 +202,11 @@ def clip_config(cfg: TabletopCLIP.Config, tokens: int, start: int, end: int) -> 
     sizes = {"hidden_size": cfg.width, "intermediate_size": 4 * cfg.width}
     text = {"vocab_size": tokens, "max_position_embeddings": LENGTH, "num_hidden_layers": cfg.text_layers}
     ends = {"bos_token_id": start, "eos_token_id": end, "pad_token_id": end}
-    vision = {"image_size": cfg.size, "patch_size": PATCH, "num_hidden_layers": cfg.image_layers}
+    vision = {
+        "image_size": cfg.size,
+        "patch_size": cfg.size // PATCHES,
+        "num_hidden_layers": cfg.image_layers,
+    }
     return CLIPConfig(
         text_config={**common, **sizes, **text, **ends},
         vision_config={**common, **sizes, **vision},
@@ -233,3 +233,22 @@ def _negatives(scene: TabletopScene, count: int, rng: PortableRandom) -> list[Ta
     if swap is not None:
         drawn[0] = swap
     return drawn
+
+
+def wrong_captions(
+    scene: TabletopScene, relations: Sequence[str], count: int, rng: PortableRandom
+) -> list[str]:
+    """Captions that are wrong for a view in one point; where relations hold in it, the last is wrong about a place.
+
+    It names what is on the other side, or the two objects the other way round; a network that reads captions as bags of
+    words can tell neither from what is right.
+    """
+    texts = [paraphrase(wrong, rng) for wrong in _negatives(scene, count, rng)]
+    if relations:
+        relation = rng.choice(tuple(relations))
+        if rng.uniform(0, 1) < 0.5:
+            scene = replace(scene, objects=scene.objects[::-1])
+        else:
+            relation = OPPOSITE[relation]
+        texts[-1] = place(scene, relation, rng.choice(TEMPLATES))
+    return texts

@@ -26,17 +26,20 @@ from ids3d.systems.train.training import (
     Show,
     TrainingConfig,
     as_images,
+    autocast,
+    chosen_world,
+    described,
     grid,
     optimiser,
     step_generator,
     training_pictures,
 )
 from ids3d.tabletop.captions import caption, paraphrase
-from ids3d.tabletop.patches import CLASSES, WALL_CLASS, patch_labels
+from ids3d.tabletop.patches import WALL_CLASS, classes, patch_labels
 from ids3d.tabletop.scene import PortableRandom, sample_scene
 from ids3d.tabletop.tokenizer import LENGTH
 
-LATENT = 16  # the latents' side: the autoencoder divides the pictures' by 4
+LATENT = 16  # the latents' side: the autoencoder divides the pictures' by 8
 SCHEDULE = {
     "num_train_timesteps": 1000,
     "beta_start": 0.00085,
@@ -67,7 +70,7 @@ class TabletopUNet(pl.LightningModule):
         widths: tuple[int, ...] = (48, 96, 192)
         empty_captions: float = 0.1  # share of captions left empty, for classifier-free guidance
         snr_gamma: float = 5.0
-        ema_decay: float = 0.995
+        ema_decay: float = 0.999
         naming_weight: float = 0.3  # of the loss on naming what each latent pixel shows
         middle: float = 0.8  # how much more often timesteps in the schedule's middle are drawn; 0: all alike
         # Weight of the error where objects are, and around them, beside 1 elsewhere: they are a tenth of a picture, and
@@ -83,10 +86,6 @@ class TabletopUNet(pl.LightningModule):
     def __init__(self, cfg: Config, seed: int, show: Show) -> None:
         super().__init__()
         self.cfg, self.seed, self.show = cfg, seed, show
-        self.unet = start_unet(cfg)
-        self.average = AveragedModel(self.unet, multi_avg_fn=get_ema_multi_avg_fn(cfg.ema_decay))
-        self.unet.up_blocks[-2].register_forward_hook(self._keep_features)
-        self.name_pixels = nn.Linear(cfg.widths[-2], CLASSES)
         into = Path(cfg.into)
         for part, training in (("vae", "vae"), ("text_encoder", "clip")):
             if not (into / part).exists():
@@ -94,24 +93,34 @@ class TabletopUNet(pl.LightningModule):
                 raise UserError(f"{into / part} is missing: train it first ({command})")
         # Frozen, and kept out of the module's own parameters and checkpoints.
         self.frozen = Frozen(into)
-        data = training_pictures(cfg)
-        self.scenes = [sample_scene(seed) for seed in data.seeds]
-        named = zip(data.ids, self.scenes, strict=True)
-        self.labels = torch.stack(
-            [patch_labels(torch.from_numpy(ids), scene, cfg.size // LATENT).byte() for ids, scene in named]
+        self.unet = start_unet(
+            cfg, self.frozen.vae.config.latent_channels, self.frozen.text_encoder.config.hidden_size
         )
-        self.latents = self.frozen.latents(data.rgb, Path(cfg.data))
+        self.average = AveragedModel(self.unet, multi_avg_fn=get_ema_multi_avg_fn(cfg.ema_decay))
+        self.unet.up_blocks[-2].register_forward_hook(self._keep_features)
+        self.name_pixels = nn.Linear(cfg.widths[-2], classes(chosen_world(cfg)))
+        data = training_pictures(cfg)
+        self.rgb, self.described = data.rgb, described(data, cfg)
+        named = zip(data.ids, self.described, strict=True)
+        self.labels = torch.stack(
+            [patch_labels(torch.tensor(ids), scene, cfg.size // LATENT).byte() for ids, (scene, _) in named]
+        )
         self.schedule = DDIMScheduler(**SCHEDULE)
+
+    def on_fit_start(self) -> None:
+        """Encode the pictures, on the device that is trained on."""
+        self.frozen.to(self.device)
+        self.latents = self.frozen.latents(self.rgb, Path(self.cfg.data))
 
     def training_step(self, step: int) -> Tensor:
         generator = step_generator(self.seed, self.global_step)
         index = torch.randint(len(self.latents), (self.cfg.batch_size,), generator=generator)
         rng = PortableRandom(self.global_step, f"captions/{self.seed}")
         texts = [
-            "" if rng.uniform(0, 1) < self.cfg.empty_captions else paraphrase(self.scenes[i], rng)
-            for i in index.tolist()
+            "" if rng.uniform(0, 1) < self.cfg.empty_captions else paraphrase(scene, rng, holding)
+            for scene, holding in (self.described[i] for i in index.tolist())
         ]
-        text = self.frozen.embed(texts).to(self.device)
+        text = self.frozen.embed(texts)
         latents = torch.from_numpy(self.latents[index.numpy()]).float()
         noise = torch.randn(latents.shape, generator=generator)
         t = middle_timesteps(len(latents), self.cfg.middle, generator)
@@ -119,7 +128,10 @@ class TabletopUNet(pl.LightningModule):
             self.schedule.add_noise(latents, noise, t),
             self.schedule.get_velocity(latents, noise, t),
         )
-        predicted = self.unet(noisy.to(self.device), t.to(self.device), text, return_dict=False)[0]
+        with autocast(self, self.cfg):
+            predicted = self.unet(noisy.to(self.device), t.to(self.device), text, return_dict=False)[
+                0
+            ].float()
         alphas = self.schedule.alphas_cumprod[t]
         snr = alphas / (1 - alphas)
         weight = ((self.cfg.snr_gamma + 1) / (snr + 1)).clamp(max=1).to(self.device)
@@ -142,7 +154,7 @@ class TabletopUNet(pl.LightningModule):
 
     def _naming(self, labels: Tensor) -> Tensor:
         """Cross entropy of labels (b, h·w) and what the forward pass's features say each latent pixel shows."""
-        named = self.name_pixels(self._features.permute(0, 2, 3, 1))
+        named = self.name_pixels(self._features.float().permute(0, 2, 3, 1))
         return functional.cross_entropy(named.flatten(0, 2), labels.flatten())
 
     def on_train_batch_end(self, *_: object) -> None:
@@ -154,7 +166,8 @@ class TabletopUNet(pl.LightningModule):
     @torch.no_grad()
     def validation_step(self, step: int) -> None:
         """Sample held-out captions and save the pictures."""
-        texts = [caption(sample_scene(seed)) for seed in VALIDATION[:16]]
+        world = chosen_world(self.cfg)
+        texts = [caption(sample_scene(seed, world=world)) for seed in VALIDATION[:16]]
         images = self.pipeline()(
             prompt=texts,
             num_inference_steps=25,
@@ -211,9 +224,9 @@ def middle_timesteps(count: int, middle: float, generator: torch.Generator) -> T
     return (t * 1000).long().clamp(0, 999)
 
 
-def start_unet(cfg: TabletopUNet.Config) -> UNet2DConditionModel:
+def start_unet(cfg: TabletopUNet.Config, channels: int, text_width: int) -> UNet2DConditionModel:
     """A new UNet, with the weights that training starts from. Raises UserError if they are missing or do not fit."""
-    unet = build_unet(cfg)
+    unet = build_unet(cfg, channels, text_width)
     if cfg.start is not None:
         try:
             unet.load_state_dict(
@@ -224,18 +237,24 @@ def start_unet(cfg: TabletopUNet.Config) -> UNet2DConditionModel:
     return unet
 
 
-def build_unet(cfg: TabletopUNet.Config) -> UNet2DConditionModel:
-    """Attention, to itself and to the caption, in the middle and throughout the decoder half."""
+def build_unet(cfg: TabletopUNet.Config, channels: int, text_width: int) -> UNet2DConditionModel:
+    """Attention, to itself and to the caption, in the middle, throughout the decoder half, and at the encoder's top.
+
+    Args:
+        cfg: the widths.
+        channels: of the latents.
+        text_width: of the text encoder's tokens.
+    """
     levels = len(cfg.widths)
     return UNet2DConditionModel(
         sample_size=LATENT,
-        in_channels=4,
-        out_channels=4,
-        down_block_types=("DownBlock2D",) * levels,
+        in_channels=channels,
+        out_channels=channels,
+        down_block_types=("CrossAttnDownBlock2D", *("DownBlock2D",) * (levels - 1)),
         up_block_types=("CrossAttnUpBlock2D",) * levels,
         block_out_channels=cfg.widths,
         layers_per_block=1,
-        cross_attention_dim=128,
+        cross_attention_dim=text_width,
         attention_head_dim=4,
         norm_num_groups=16,
     )
@@ -244,6 +263,8 @@ def build_unet(cfg: TabletopUNet.Config) -> UNet2DConditionModel:
 class Frozen:
     """The trained autoencoder and text encoder that the UNet builds on."""
 
+    device = torch.device("cpu")
+
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.vae = AutoencoderKL.from_pretrained(folder / "vae").requires_grad_(False).eval()
@@ -251,22 +272,28 @@ class Frozen:
         self.text_encoder.requires_grad_(False).eval()
         self.tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer")
 
+    def to(self, device: torch.device) -> None:
+        """Move both."""
+        self.device = device
+        for model in (self.vae, self.text_encoder):
+            model.to(device)
+
     @torch.no_grad()
     def embed(self, texts: list[str]) -> Tensor:
         """Captions as (n, tokens, width)."""
         tokens = self.tokenizer(texts, padding="max_length", max_length=LENGTH, return_tensors="pt")
-        return self.text_encoder(tokens.input_ids).last_hidden_state
+        return self.text_encoder(tokens.input_ids.to(self.device)).last_hidden_state
 
     @torch.no_grad()
     def latents(self, rgb: np.ndarray, cache: Path) -> np.ndarray:
-        """The pictures' scaled latents (n, 4, h, w) float16, encoded once for an autoencoder and kept in the cache."""
+        """The pictures' scaled latents (n, c, h, w) float16, encoded once for an autoencoder and kept in the cache."""
         weights = (self.folder / "vae" / "diffusion_pytorch_model.safetensors").stat()
         path = cache / f"latents-{len(rgb)}-{rgb.shape[1]}-{int(weights.st_mtime)}.npy"
         if not path.exists():
             parts = []
             for start in track(range(0, len(rgb), 64), "encoding the pictures", unit="batch"):
-                mean = self.vae.encode(as_images(rgb[start : start + 64])).latent_dist.mean
-                parts.append((mean * self.vae.config.scaling_factor).half().numpy())
+                mean = self.vae.encode(as_images(rgb[start : start + 64], self.device)).latent_dist.mean
+                parts.append((mean * self.vae.config.scaling_factor).half().cpu().numpy())
             unfinished = path.with_suffix(".unfinished.npy")
             np.save(unfinished, np.concatenate(parts))
             unfinished.replace(path)

@@ -1,4 +1,4 @@
-"""Train the tabletop prior's autoencoder: diffusers' AutoencoderKL, four times smaller latents with four channels."""
+"""Train the tabletop prior's autoencoder: diffusers' AutoencoderKL, whose latents are eight times smaller."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from ids3d.systems.train.training import (
     Show,
     TrainingConfig,
     as_images,
+    autocast,
     grid,
     optimiser,
     step_generator,
@@ -34,7 +35,8 @@ class TabletopVAE(pl.LightningModule):
 
     @dataclass
     class Config(TrainingConfig):
-        widths: tuple[int, ...] = (16, 32, 64)
+        widths: tuple[int, ...] = (16, 32, 64, 64)  # each but the first halves the picture's sides
+        channels: int = 8  # of the latents
         kl_weight: float = 1e-3  # on the mean KL divergence of a latent element
         edge_weight: float = 0.5  # on the L1 of horizontal and vertical differences
         # Weight of the error where objects are, and around them, beside 1 elsewhere. Floors have more of what can be
@@ -52,7 +54,7 @@ class TabletopVAE(pl.LightningModule):
             up_block_types=("UpDecoderBlock2D",) * levels,
             block_out_channels=cfg.widths,
             layers_per_block=1,
-            latent_channels=4,
+            latent_channels=cfg.channels,
             norm_num_groups=8,
             sample_size=cfg.size,
             mid_block_add_attention=False,
@@ -71,18 +73,19 @@ class TabletopVAE(pl.LightningModule):
                 part.requires_grad_(False)
         data = training_pictures(cfg)
         self.pictures, self.ids = data.rgb, data.ids
-        self.held_out = as_images(validation_pictures(cfg).rgb[:128])
+        self.held_out = as_images(validation_pictures(cfg).rgb[:64])
 
     def training_step(self, step: int) -> Tensor:
         generator = step_generator(self.seed, self.global_step)
         index = torch.randint(len(self.pictures), (self.cfg.batch_size,), generator=generator)
-        images = as_images(self.pictures[index.numpy()]).to(self.device)
-        objects = torch.as_tensor(self.ids[index.numpy()] >= FIRST_OBJECT).to(self.device)
+        images = as_images(self.pictures[index.numpy()], self.device)
+        objects = torch.from_numpy(self.ids[index.numpy()]).to(self.device) >= FIRST_OBJECT
         if torch.rand((), generator=generator) < 0.5:
             images, objects = images.flip(-1), objects.flip(-1)
-        posterior = self.vae.encode(images).latent_dist
-        noise = torch.randn(posterior.mean.shape, generator=generator).to(self.device)
-        decoded = self.vae.decode(posterior.mean + posterior.std * noise).sample
+        with autocast(self, self.cfg):
+            posterior = self.vae.encode(images).latent_dist
+            noise = torch.randn(posterior.mean.shape, generator=generator).to(self.device)
+            decoded = self.vae.decode(posterior.mean + posterior.std * noise).sample
         kl = 0.5 * (posterior.mean**2 + posterior.var - 1 - posterior.logvar).mean()
         weights = object_weights(objects, self.cfg.object_weight)
         error = (weights * (decoded - images).abs()).mean()
@@ -114,7 +117,7 @@ class TabletopVAE(pl.LightningModule):
     def save(self) -> None:
         """Write the autoencoder in half precision, its scaling factor set so that latents have unit variance."""
         if not self.cfg.decoder_only:
-            sample = as_images(self.pictures[:512]).to(self.device)
+            sample = as_images(self.pictures[:512], self.device)
             std = self.vae.encode(sample).latent_dist.mean.std()
             self.vae.register_to_config(scaling_factor=round(float(1 / std), 5))
         folder = Path(self.cfg.into) / "vae"

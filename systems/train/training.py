@@ -7,10 +7,13 @@ and resumed sees the batches that it would have seen.
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
@@ -20,14 +23,17 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from ids3d.data.step_batches import StepDataModule
 from ids3d.device import pick_device
+from ids3d.errors import UserError
 from ids3d.experiment import TrainingJob
 from ids3d.images import save_image
 from ids3d.provenance import record
 from ids3d.systems.fitting import ResumeCheckpoint, fit
 from ids3d.systems.stopping import GracefulStop
 from ids3d.systems.storage import fingerprint, write_json
+from ids3d.tabletop.captions import relations
 from ids3d.tabletop.dataset import TabletopDataset, load_dataset
-from ids3d.tabletop.scene import HELD_OUT
+from ids3d.tabletop.scene import HELD_OUT, TabletopScene, sample_camera, sample_scene
+from ids3d.tabletop.world import LIGHT, WORLDS, World
 from ids3d.tracking import Tracking
 
 VALIDATION = range(HELD_OUT + 500_000, HELD_OUT + 500_512)
@@ -47,25 +53,49 @@ class TrainingConfig:
     warmup: int = 100  # steps over which the learning rate rises; it then falls to 2 % along a cosine
     weight_decay: float = 0.01
     pictures: int = 16_000  # scenes that are rendered for training: seeds 0 to this
-    size: int = 64  # of the pictures, in pixels
+    size: int = 128  # of the pictures, in pixels
+    world: str = LIGHT.name  # whose scenes: a name in ids3d.tabletop.world.WORLDS
     data: str = "outputs/tabletop/data"  # where rendered pictures are kept
     into: str = "outputs/tabletop/prior"  # the folder that the trained model is saved into
-    sample_every: int = 250  # steps between looks at held-out pictures, and between checkpoints
+    sample_every: int = 250  # steps between looks at held-out pictures
+    save_minutes: float = 3.0  # between checkpoints, against a kill
+    half: bool = False  # compute in bfloat16 where that is safe: faster on a GPU, slower on many processors
+
+
+def chosen_world(cfg: TrainingConfig) -> World:
+    """The world of a training. Raises UserError if there is none of that name."""
+    if cfg.world not in WORLDS:
+        raise UserError(f"train.world: there is no {cfg.world!r}, but {' and '.join(WORLDS)}")
+    return WORLDS[cfg.world]
 
 
 def training_pictures(cfg: TrainingConfig) -> TabletopDataset:
     """The training scenes' pictures (rendered now, if this is the first time)."""
-    return load_dataset(range(cfg.pictures), cfg.size, Path(cfg.data))
+    return load_dataset(range(cfg.pictures), cfg.size, Path(cfg.data), chosen_world(cfg))
 
 
 def validation_pictures(cfg: TrainingConfig) -> TabletopDataset:
     """Held-out scenes' pictures."""
-    return load_dataset(VALIDATION, cfg.size, Path(cfg.data))
+    return load_dataset(VALIDATION, cfg.size, Path(cfg.data), chosen_world(cfg))
 
 
-def as_images(rgb: object) -> Tensor:
+def described(data: TabletopDataset, cfg: TrainingConfig) -> list[tuple[TabletopScene, tuple[str, ...]]]:
+    """The scene of each picture, and the relations that its captions can speak of."""
+    scenes = [sample_scene(seed, world=chosen_world(cfg)) for seed in data.seeds]
+    return [
+        (scene, relations(scene, sample_camera(seed, scene, cfg.size)) if len(scene.objects) == 2 else ())
+        for seed, scene in zip(data.seeds, scenes, strict=True)
+    ]
+
+
+def as_images(rgb: np.ndarray, device: torch.device | str = "cpu") -> Tensor:
     """uint8 pictures (n, h, w, 3) as (n, 3, h, w) float32 in [-1, 1], what diffusers' autoencoders take."""
-    return torch.as_tensor(rgb).permute(0, 3, 1, 2).float() / 127.5 - 1
+    return torch.from_numpy(rgb).to(device).permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
+def autocast(module: pl.LightningModule, cfg: TrainingConfig) -> torch.autocast:
+    """The context of a step's forward passes: bfloat16 where cfg.half says so."""
+    return torch.autocast(module.device.type, torch.bfloat16, enabled=cfg.half)
 
 
 def step_generator(seed: int, step: int) -> torch.Generator:
@@ -89,6 +119,24 @@ def optimiser(module: pl.LightningModule, cfg: TrainingConfig) -> OptimizerLRSch
     return {"optimizer": adam, "lr_scheduler": {"scheduler": LambdaLR(adam, rate), "interval": "step"}}
 
 
+class TimedCheckpoint(ResumeCheckpoint):
+    """Saves in passing by the clock rather than by steps, which take far longer on one machine than on another.
+
+    Args:
+        minutes: between two checkpoints.
+    """
+
+    def __init__(self, *args: Any, minutes: float, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._minutes, self._saved = minutes, time.monotonic()
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *args: Any) -> None:
+        super().on_train_batch_end(trainer, *args)
+        if time.monotonic() - self._saved > 60 * self._minutes and trainer.global_step < trainer.max_steps:
+            self._save(trainer)
+            self._saved = time.monotonic()
+
+
 def run(training: TrainingJob) -> None:
     """Train one of the prior's models, from where it was stopped or killed if it was, and save it into cfg.into.
 
@@ -110,7 +158,7 @@ def run(training: TrainingJob) -> None:
         module = training.train.build(training.seed, show)
         settings = fingerprint({key: training.to_mapping()[key] for key in ("train", "seed")})
         how = f"To go on: python launch.py --config {folder / 'config.yaml'}"
-        resume = ResumeCheckpoint(stop, checkpoint, settings, how, save_every=cfg.sample_every)
+        resume = TimedCheckpoint(stop, checkpoint, settings, how, minutes=cfg.save_minutes)
         try:
             fit(
                 module,

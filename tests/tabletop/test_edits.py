@@ -10,7 +10,6 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from ids3d.tabletop import edits as module
-from ids3d.tabletop import render as rendering
 from ids3d.tabletop.edits import (
     KINDS,
     Edit,
@@ -22,7 +21,8 @@ from ids3d.tabletop.edits import (
     sample_edit,
 )
 from ids3d.tabletop.render import FIRST_OBJECT
-from ids3d.tabletop.scene import HELD_OUT, Object, TabletopScene, can_stand_beside, orbit
+from ids3d.tabletop.scene import HELD_OUT, Light, Object, TabletopScene, can_stand_beside, orbit
+from ids3d.tabletop.world import FORMER, LIGHT, World
 
 SCENE = TabletopScene(
     (Object("cube", "red", 0.3, 0, 0.4), Object("cylinder", "white", 0.3, 0, -0.4)), "wooden"
@@ -40,9 +40,9 @@ def kept(edit: Edit) -> list[tuple[int, int]]:
 
 @pytest.mark.parametrize("kind", KINDS)
 @settings(max_examples=5, deadline=None, phases=(Phase.explicit, Phase.generate))
-@given(seed=st.integers(0, 2 * HELD_OUT))
-def test_only_the_mask_changes(kind: str, seed: int) -> None:
-    edit = sample_edit(seed, (kind,))
+@given(seed=st.integers(0, 2 * HELD_OUT), world=st.sampled_from([FORMER, LIGHT]))
+def test_only_the_mask_changes(kind: str, seed: int, world: World) -> None:
+    edit = sample_edit(seed, (kind,), world=world)
     camera = edit_camera(seed, edit, 40)
     view = render_edit(edit, camera)
     outside = ~view.mask
@@ -58,9 +58,12 @@ def test_only_the_mask_changes(kind: str, seed: int) -> None:
     if kind in ("recolour", "floor"):  # neither moves a shadow
         assert torch.equal(view.before.rgb[outside], view.after.rgb[outside])
         assert torch.equal(view.before.depth, view.after.depth)
-    with pytest.MonkeyPatch.context() as patch:  # what is left without the light is the surfaces' own colours
-        patch.setattr(rendering, "DIRECT", 0.0)
-        dark = render_edit(edit, camera)
+    # What is left without the light is the surfaces' own colours.
+    night = Light(strength=0.0)
+    dark = render_edit(
+        replace(edit, before=replace(edit.before, light=night), after=replace(edit.after, light=night)),
+        camera,
+    )
     assert torch.equal(dark.before.rgb[outside], dark.after.rgb[outside])
     assert not torch.equal(dark.before.rgb[view.mask], dark.after.rgb[view.mask])
 
