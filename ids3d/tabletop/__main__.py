@@ -14,7 +14,7 @@ from PIL.Image import Image
 from ids3d.errors import UserError
 from ids3d.tabletop.edits import KINDS, sample_edit
 from ids3d.tabletop.scene import HELD_OUT, around_cameras, forward_cameras, middle, open_side
-from ids3d.tabletop.world import FORMER, WORLDS
+from ids3d.tabletop.world import FORMER, WORLDS, world_of
 
 EPILOG = f"""\
 Seeds below {HELD_OUT} are those that the tabletop models may be trained on; all others are held out.
@@ -24,6 +24,7 @@ examples:
   python -m ids3d.tabletop scene --seed 1000007 --edit reshape --layout blender --out scenes/two
   python -m ids3d.tabletop edits --count 16 --kinds recolour reshape floor --out edits
   python -m ids3d.tabletop sheet --seeds 1000000:1000064 --out sheet.png
+  python -m ids3d.tabletop cosines --world light
   python -m ids3d.tabletop evaluate --json figures.json --sheet samples.png
 """
 
@@ -51,6 +52,9 @@ def parser() -> Parser:
         commands.add_parser("edits", help="image edits as files: pictures before and after, masks, captions")
     )
     _sheet(commands.add_parser("sheet", help="a contact sheet of scenes, or of edits"))
+    _cosines(
+        commands.add_parser("cosines", help="whether colours lie in one direction from each floor of a world")
+    )
     _evaluate(commands.add_parser("evaluate", help="measure the autoencoder, the CLIP and the prior"))
     return made
 
@@ -147,6 +151,34 @@ def run_sheet(given: argparse.Namespace) -> None:
     _save(given.out, contact_sheet(cells, given.columns, given.size))
 
 
+def _cosines(command: argparse.ArgumentParser) -> None:
+    command.set_defaults(run=run_cosines)
+    _add_world(command)
+    command.add_argument("--size", type=_count, default=128, help="of the images, pixels (default: 128)")
+    command.add_argument("--scenes", type=_count, default=4, help="on each floor (default: 4)")
+    command.add_argument(
+        "--prior",
+        type=Path,
+        metavar="FOLDER",
+        help="measure in the latents of its autoencoder too, in its world at its size",
+    )
+
+
+def run_cosines(given: argparse.Namespace) -> None:
+    """Print for every two colours and every floor the cosine of their ways from the floor."""
+    from ids3d.tabletop.cosines import cosines, latents_of, table
+
+    world, size = WORLDS[given.world], given.size
+    if given.prior is not None:
+        if not (given.prior / "vae" / "config.json").is_file():
+            raise UserError(f"--prior {given.prior}: there is no autoencoder in {given.prior / 'vae'}")
+        world, size = world_of(given.prior)
+    print(f"red, green, blue ({world.name})\n{table(world, cosines(world, size, scenes=given.scenes))}")
+    if given.prior is not None:
+        seen = cosines(world, size, latents_of(given.prior, "cpu"), given.scenes)
+        print(f"\nlatents of {given.prior}\n{table(world, seen)}")
+
+
 def _evaluate(command: argparse.ArgumentParser) -> None:
     from ids3d.tabletop.evaluate import PARTS, PRIOR, EvaluationConfig
 
@@ -170,6 +202,12 @@ def _evaluate(command: argparse.ArgumentParser) -> None:
         help="sampled captions (default: %(default)s)",
     )
     command.add_argument(
+        "--edits",
+        type=_count,
+        default=EvaluationConfig.edits,
+        help="recolourings, and as many reshapes (default: %(default)s)",
+    )
+    command.add_argument(
         "--seed", type=int, default=EvaluationConfig.seed, help="of the samples' noise (default: %(default)s)"
     )
     command.add_argument("--device", default="cpu", help="(default: cpu)")
@@ -186,7 +224,11 @@ def run_evaluate(given: argparse.Namespace) -> None:
         library.utils.logging.disable_progress_bar()
         library.utils.logging.set_verbosity_error()
     cfg = EvaluationConfig(
-        prompts=given.prompts, steps=given.steps, guidance_scale=given.guidance_scale, seed=given.seed
+        prompts=given.prompts,
+        steps=given.steps,
+        guidance_scale=given.guidance_scale,
+        seed=given.seed,
+        edits=given.edits,
     )
     report = evaluate(given.prior, cfg, given.only, given.device)
     given.json.parent.mkdir(parents=True, exist_ok=True)

@@ -19,18 +19,19 @@ from ids3d.errors import UserError
 from ids3d.metrics import ClipScore, psnr
 from ids3d.progress import track
 from ids3d.tabletop.candidates import candidates, pick
-from ids3d.tabletop.captions import caption
+from ids3d.tabletop.captions import OPPOSITE, SIDES, caption, place, relations
 from ids3d.tabletop.clip import load_clip
 from ids3d.tabletop.dataset import render_seed
-from ids3d.tabletop.scene import HELD_OUT, PortableRandom, TabletopScene, sample_scene
+from ids3d.tabletop.edit_quality import edit_quality
+from ids3d.tabletop.scene import HELD_OUT, PortableRandom, TabletopScene, sample_camera, sample_scene
 from ids3d.tabletop.sheet import Cell, in_short
+from ids3d.tabletop.world import FORMER, World, world_of
 
 if TYPE_CHECKING:
     from diffusers import StableDiffusionPipeline
 
 PRIOR = Path(ids3d.__file__).parent / "weights" / "tabletop"
-PARTS = ("vae", "clip", "samples")
-SIZE = 64  # pixels
+PARTS = ("vae", "clip", "samples", "edits")
 PROMPTS = HELD_OUT + 100_000
 """The first seed of the scenes whose captions are sampled; those of true renders start at HELD_OUT."""
 
@@ -46,6 +47,8 @@ class EvaluationConfig:
     guidance_scale: float = 4.0
     seed: int = 0  # of the samples' noise
     batch: int = 32  # prompts that are sampled at once; no figure depends on it but by rounding
+    edits: int = 64  # recolourings, and as many reshapes
+    edit_steps: int | None = None  # as many as the configs for editing images say
 
 
 @dataclass
@@ -62,6 +65,14 @@ class EvaluationResult:
         half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
         self.figures[name] = share
         self.figures[f"{name}_95"] = [max(0.0, middle - half), min(1.0, middle + half)]
+
+    def add_spread(self, name: str, values: Sequence[float]) -> None:
+        """A median, with the 95 % interval that order statistics give, and the bound of the worst tenth."""
+        ranked, half = sorted(values), 0.98 * math.sqrt(len(values))
+        low, high = (round(len(ranked) / 2 + side * half) for side in (-1, 1))
+        self.figures[name] = statistics.median(ranked)
+        self.figures[f"{name}_95"] = [ranked[max(0, low - 1)], ranked[min(len(ranked) - 1, high)]]
+        self.figures[f"{name}_worst_tenth"] = ranked[len(ranked) // 10]
 
     def add_mean(self, name: str, values: Sequence[float]) -> None:
         """A mean with the 95 % interval of a normal distribution."""
@@ -80,10 +91,16 @@ def evaluate(
     """Measure a prior's folder.
 
     Figures (each with `<name>_95`, its 95 % interval):
-        vae_psnr: dB, the mean over true renders of the PSNR of their reconstruction by the autoencoder.
+        vae_psnr: dB, the mean over true renders of the PSNR of their reconstruction by the autoencoder;
+            vae_psnr_<floor>: over those with that floor.
         clip_top1: the share of true renders whose caption the CLIP picks among 64 (`candidates`).
-        sample_top1: the same of pictures sampled from captions; sample_top1_one and sample_top1_two: of those with one
-            object and with two.
+        clip_where: of those with a caption that says left or right, the share in which it tells this from the opposite.
+        sample_top1: the same as clip_top1 of pictures sampled from captions; sample_top1_one and sample_top1_two: of
+            those with one object and with two. Where the world's captions say so, every other one with two says left
+            or right.
+        sample_where: the same as clip_where of those samples.
+        edit_gain, edit_outside: dB, medians over held-out recolourings (`EditQuality`); edit_gain_worst_tenth: a tenth
+            gain less. reshape_gain, reshape_outside: of reshapes.
 
     Args:
         prior: the folder, in diffusers' layout, with the CLIP in `clip/`.
@@ -101,29 +118,46 @@ def evaluate(
         _need(prior / "vae" / "config.json", "vae")
     if "samples" in parts:
         _need(prior / "model_index.json", "unet")
+    if "edits" in parts:
+        _need(prior / "model_index.json", "unet")
     clip = load_clip(prior).to(device) if {"clip", "samples"} & set(parts) else None
-    truth = _true_pictures(
-        max(cfg.vae_pictures if "vae" in parts else 0, cfg.clip_pictures if "clip" in parts else 0)
-    )
+    world, size = world_of(prior)
+    wanted = {"vae": cfg.vae_pictures, "clip": cfg.clip_pictures}
+    truth = _true_pictures(max((wanted.get(part, 0) for part in parts), default=0), world, size)
     if "vae" in parts:
-        report.add_mean("vae_psnr", _vae_psnr(prior, truth[: cfg.vae_pictures], device))
+        _judge_autoencoder(report, prior, truth[: cfg.vae_pictures], world, device)
     if "clip" in parts and clip is not None:
-        report.add_share("clip_top1", _right_captions(clip, truth[: cfg.clip_pictures]))
+        _judge_clip(report, clip, truth[: cfg.clip_pictures], world)
     if "samples" in parts and clip is not None:
-        _judge_samples(report, prior, clip, cfg, device)
-    report.figures |= {**asdict(cfg), "prior": str(prior), "seconds": round(time.monotonic() - start, 1)}
+        _judge_samples(report, prior, clip, cfg, world, device)
+    if "edits" in parts:
+        for kind, name in (("recolour", "edit"), ("reshape", "reshape")):
+            found = edit_quality(prior, world, size, kind, cfg.edits, cfg.edit_steps, device)
+            report.add_spread(f"{name}_gain", [edit.gain for edit in found])
+            report.add_spread(f"{name}_outside", [edit.outside for edit in found])
+    more = {"world": world.name, "prior": str(prior), "seconds": round(time.monotonic() - start, 1)}
+    report.figures |= {**asdict(cfg), **more}
     return report
 
 
-def _true_pictures(count: int) -> Tensor:
-    """Images (count, 3, h, w) in [0, 1] of the first held-out scenes."""
+def _true_pictures(count: int, world: World, size: int) -> Tensor:
+    """Images (count, 3, size, size) in [0, 1] of the first held-out scenes."""
     if count == 0:
-        return torch.empty(0, 3, SIZE, SIZE)
+        return torch.empty(0, 3, size, size)
     seeds = track(range(HELD_OUT, HELD_OUT + count), "rendering", unit="picture")
-    return (
-        torch.from_numpy(np.stack([render_seed(seed, SIZE)[0] for seed in seeds])).permute(0, 3, 1, 2).float()
-        / 255
-    )
+    rendered = np.stack([render_seed(seed, size, world.name)[0] for seed in seeds])
+    return torch.from_numpy(rendered).permute(0, 3, 1, 2).float() / 255
+
+
+def _judge_autoencoder(
+    report: EvaluationResult, prior: Path, pictures: Tensor, world: World, device: str
+) -> None:
+    values = _vae_psnr(prior, pictures, device)
+    report.add_mean("vae_psnr", values)
+    floors = [sample_scene(HELD_OUT + i, world=world).floor for i in range(len(values))]
+    for floor in dict.fromkeys(floors):
+        of_it = [value for value, its in zip(values, floors, strict=True) if its == floor]
+        report.add_mean(f"vae_psnr_{floor}", of_it)
 
 
 @torch.no_grad()
@@ -139,32 +173,72 @@ def _vae_psnr(prior: Path, pictures: Tensor, device: str) -> list[float]:
     return values
 
 
-def _right_captions(clip: ClipScore, pictures: Tensor) -> list[bool]:
+def _judge_clip(report: EvaluationResult, clip: ClipScore, pictures: Tensor, world: World) -> None:
     seeds = range(HELD_OUT, HELD_OUT + len(pictures))
-    choices = [candidates(sample_scene(seed), PortableRandom(seed, "candidates")) for seed in seeds]
-    return [picked == 0 for picked in pick(clip, pictures, choices)]
+    scenes = [sample_scene(seed, world=world) for seed in seeds]
+    choices = [
+        candidates(scene, PortableRandom(seed, "candidates"))
+        for seed, scene in zip(seeds, scenes, strict=True)
+    ]
+    report.add_share("clip_top1", [picked == 0 for picked in pick(clip, pictures, choices)])
+    sides = [side_of(scene, seed) for seed, scene in zip(seeds, scenes, strict=True)]
+    _judge_sides(report, "clip_where", clip, pictures, scenes, sides)
 
 
 def _judge_samples(
-    report: EvaluationResult, prior: Path, clip: ClipScore, cfg: EvaluationConfig, device: str
+    report: EvaluationResult, prior: Path, clip: ClipScore, cfg: EvaluationConfig, world: World, device: str
 ) -> None:
-    scenes = prompted_scenes(cfg.prompts)
+    scenes = prompted_scenes(cfg.prompts, world)
+    sides = [side_of(scene, PROMPTS + i) if i % 4 == 3 else None for i, scene in enumerate(scenes)]
+    texts = [
+        caption(scene) if side is None else place(scene, side)
+        for scene, side in zip(scenes, sides, strict=True)
+    ]
     choices = [candidates(scene, PortableRandom(PROMPTS + i, "candidates")) for i, scene in enumerate(scenes)]
-    pictures = sample(load_pipeline(prior, device), [caption(scene) for scene in scenes], cfg)
+    pictures = sample(load_pipeline(prior, device), texts, cfg)
     picked = pick(clip, pictures, choices)
     right = [index == 0 for index in picked]
     report.add_share("sample_top1", right)
     for name, count in (("one", 1), ("two", 2)):
         of_these = [r for r, scene in zip(right, scenes, strict=True) if len(scene.objects) == count]
         report.add_share(f"sample_top1_{name}", of_these)
+    _judge_sides(report, "sample_where", clip, pictures, scenes, sides)
     for image, scene, index, among in zip(pictures, scenes, picked, choices, strict=True):
         alarm = () if index == 0 else ("the CLIP says", *in_short(among[index]))
         report.samples.append(Cell(image.permute(1, 2, 0), in_short(scene), alarm))
 
 
-def prompted_scenes(count: int) -> list[TabletopScene]:
+def side_of(scene: TabletopScene, seed: int) -> str | None:
+    """On which side the first object is of the second, in the view of the seed's camera; None where it is not said."""
+    said = [relation for relation in relations(scene, sample_camera(seed, scene)) if relation in SIDES]
+    return said[0] if said else None
+
+
+def _judge_sides(
+    report: EvaluationResult,
+    name: str,
+    clip: ClipScore,
+    pictures: Tensor,
+    scenes: Sequence[TabletopScene],
+    sides: Sequence[str | None],
+) -> None:
+    """Add the share of pictures, of those whose side is said, that are more like it than like the opposite."""
+    said = [
+        (i, place(scene, s), place(scene, OPPOSITE[s]))
+        for i, (scene, s) in enumerate(zip(scenes, sides, strict=True))
+        if s
+    ]
+    if not said:
+        return
+    indices, right, wrong = zip(*said, strict=True)
+    seen = torch.cat([clip.embed_pictures(part).cpu() for part in pictures[list(indices)].split(64)])
+    like, unlike = ((seen * clip.embed_captions(texts).cpu()).sum(1) for texts in (right, wrong))
+    report.add_share(name, (like > unlike).tolist())
+
+
+def prompted_scenes(count: int, world: World = FORMER) -> list[TabletopScene]:
     """Held-out scenes whose captions are sampled: one object, two, one, two, ..."""
-    return [sample_scene(PROMPTS + i, 1 + i % 2) for i in range(count)]
+    return [sample_scene(PROMPTS + i, 1 + i % 2, world) for i in range(count)]
 
 
 def load_pipeline(prior: Path, device: str) -> StableDiffusionPipeline:

@@ -7,11 +7,15 @@ than to its new colour (`cosines`).
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
+
+from ids3d.errors import UserError
 
 Colour = tuple[float, float, float]  # albedo: linear red, green and blue in [0, 1]
 Pattern = Callable[[Tensor], Tensor]  # of world points (3, n): what depends on the place, (3, n) or (n,)
@@ -182,3 +186,26 @@ LIGHT = World(
 """The world of the prior in the making: light floors and walls, nothing white, captions that say where things are."""
 
 WORLDS = {world.name: world for world in (FORMER, LIGHT)}
+
+
+def save_world(prior: Path, world: World, size: int) -> None:
+    """Write into a prior's folder which world it knows, and of what size in pixels its pictures are."""
+    prior.mkdir(parents=True, exist_ok=True)
+    (prior / "world.json").write_text(
+        json.dumps({"world": world.name, "size": size}) + "\n", encoding="utf-8"
+    )
+
+
+def world_of(prior: Path) -> tuple[World, int]:
+    """The world that a prior's folder says it knows, and the size of its pictures; the former, at 64, if it does not.
+
+    Raises UserError if the file is no such thing.
+    """
+    file = prior / "world.json"
+    if not file.is_file():
+        return FORMER, 64
+    try:
+        said = json.loads(file.read_text(encoding="utf-8"))
+        return WORLDS[said["world"]], int(said["size"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{file} does not name a world ({' or '.join(WORLDS)}) and a size") from error

@@ -23,7 +23,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from ids3d.data.step_batches import StepDataModule
 from ids3d.device import pick_device
-from ids3d.errors import UserError
+from ids3d.errors import Interrupted, UserError
 from ids3d.experiment import TrainingJob
 from ids3d.images import save_image
 from ids3d.provenance import record
@@ -33,7 +33,7 @@ from ids3d.systems.storage import fingerprint, write_json
 from ids3d.tabletop.captions import relations
 from ids3d.tabletop.dataset import TabletopDataset, load_dataset
 from ids3d.tabletop.scene import HELD_OUT, TabletopScene, sample_camera, sample_scene
-from ids3d.tabletop.world import LIGHT, WORLDS, World
+from ids3d.tabletop.world import LIGHT, WORLDS, World, save_world
 from ids3d.tracking import Tracking
 
 VALIDATION = range(HELD_OUT + 500_000, HELD_OUT + 500_512)
@@ -140,6 +140,8 @@ class TimedCheckpoint(ResumeCheckpoint):
 def run(training: TrainingJob) -> None:
     """Train one of the prior's models, from where it was stopped or killed if it was, and save it into cfg.into.
 
+    A training that is stopped saves the weights that it has by then.
+
     Raises UserError before training for what the user can put right, Interrupted for Ctrl-C.
     """
     training.check()
@@ -170,10 +172,18 @@ def run(training: TrainingJob) -> None:
                 loggers=tracking.loggers,
                 validate_every=cfg.sample_every,
             )
+        except Interrupted:  # what is there so far can be tried, or gone on from elsewhere
+            _save(module, cfg)
+            raise
         finally:
             tracking.close()
-    module.save()
+    _save(module, cfg)
     write_json(folder / "metrics.json", {"time/train_seconds": resume.seconds})
+
+
+def _save(module: Any, cfg: TrainingConfig) -> None:
+    module.save()
+    save_world(Path(cfg.into), chosen_world(cfg), cfg.size)
 
 
 def grid(pictures: Tensor, columns: int) -> Tensor:

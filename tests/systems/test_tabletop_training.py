@@ -17,6 +17,7 @@ from ids3d.errors import Interrupted, UserError
 from ids3d.experiment import TrainingJob, load
 from ids3d.systems.train import training
 from ids3d.systems.train.tabletop_vae import TabletopVAE, object_weights
+from ids3d.tabletop.world import LIGHT, world_of
 
 
 def test_objects_and_what_is_around_them_weigh_more() -> None:
@@ -61,8 +62,9 @@ def test_three_trainings_make_a_prior_and_its_judge(data: Path, tmp_path: Path) 
     prior = train("unet", data, tmp_path)
     pipeline = StableDiffusionPipeline.from_pretrained(prior, local_files_only=True).to("cpu", torch.float32)
     pipeline.set_progress_bar_config(disable=True)
-    assert pipeline("a red cube", num_inference_steps=2, output_type="pt").images.shape == (1, 3, 64, 64)
+    assert pipeline("a red cube", num_inference_steps=2, output_type="pt").images.shape == (1, 3, 128, 128)
     assert CLIPModel.from_pretrained(prior / "clip").config.projection_dim == 128
+    assert world_of(prior) == (LIGHT, 128)
 
 
 @pytest.mark.slow
@@ -97,7 +99,13 @@ def test_a_training_that_was_stopped_goes_on_to_the_same_end(
         patch.setattr(TabletopVAE, "training_step", stopping)
         with pytest.raises(Interrupted):
             train("vae", data, tmp_path / "stopped")
-    assert not (tmp_path / "stopped" / "prior").exists()
+    so_far = load_file(tmp_path / "stopped" / "prior" / "vae" / "diffusion_pytorch_model.safetensors")
     stopped = train("vae", data, tmp_path / "stopped") / "vae"
     one, other = (load_file(f / "diffusion_pytorch_model.safetensors") for f in (whole, stopped))
     assert one.keys() == other.keys() and all(torch.equal(one[k], other[k]) for k in one)
+    assert one.keys() == so_far.keys() and not all(torch.equal(one[k], so_far[k]) for k in one)
+
+
+def test_a_world_that_there_is_not(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"train\.world: there is no 'dark', but former and light"):
+        train("vae", data, tmp_path, "train.world=dark")
