@@ -29,16 +29,16 @@ class ResumeCheckpoint(pl.Callback):
         path: of the checkpoint, which is there while the training is not finished.
         settings: a fingerprint of all that determines the training. A checkpoint of other settings is refused.
         resume_hint: a sentence for the user.
-        save_every: steps between two checkpoints that are saved in passing, against a kill; 0 = none.
+        save_minutes: between two checkpoints that are saved in passing, against a kill; 0 = none.
     """
 
     def __init__(
-        self, stop: GracefulStop, path: Path, settings: str, resume_hint: str, save_every: int = 0
+        self, stop: GracefulStop, path: Path, settings: str, resume_hint: str, save_minutes: float = 0
     ) -> None:
         self.stop, self.path, self.settings, self.resume_hint = stop, path, settings, resume_hint
-        self.save_every = save_every
+        self.save_minutes = save_minutes
         self.seconds_before = 0.0  # spent by earlier processes
-        self._start = time.monotonic()
+        self._start = self._saved = time.monotonic()
 
     @property
     def seconds(self) -> float:
@@ -59,7 +59,8 @@ class ResumeCheckpoint(pl.Callback):
         # After the last step there is nothing to save for: training ends by itself, and its result is saved then.
         if trainer.global_step >= trainer.max_steps:
             return
-        if self.stop.requested or (self.save_every and trainer.global_step % self.save_every == 0):
+        due = self.save_minutes and time.monotonic() - self._saved > 60 * self.save_minutes
+        if self.stop.requested or due:
             self._save(trainer)
         if self.stop.requested:
             done = f"step {trainer.global_step} of {trainer.max_steps}"
@@ -68,6 +69,7 @@ class ResumeCheckpoint(pl.Callback):
     def _save(self, trainer: pl.Trainer) -> None:
         with atomic_write(self.path) as file:
             trainer.save_checkpoint(file)
+        self._saved = time.monotonic()
 
 
 class StepProgress(pl.Callback):

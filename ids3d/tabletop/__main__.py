@@ -7,10 +7,10 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
 from PIL.Image import Image
 
+from ids3d.cli import ArgumentParser, positive_int, run_command
 from ids3d.errors import UserError
 from ids3d.tabletop.edits import KINDS, sample_edit
 from ids3d.tabletop.scene import HELD_OUT, around_cameras, forward_cameras, middle, open_side
@@ -29,21 +29,9 @@ examples:
 """
 
 
-class Parser(argparse.ArgumentParser):
-    """argparse, with its complaints as one line."""
-
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message} ({self.prog} --help shows what there is)")
-
-
-def parser() -> Parser:
+def parser() -> ArgumentParser:
     """The command line."""
-    made = Parser(
-        "python -m ids3d.tabletop",
-        description=__doc__,
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    made = ArgumentParser("python -m ids3d.tabletop", __doc__, EPILOG)
     commands = made.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _scene(
         commands.add_parser("scene", help="a scene before and after an edit, as an LLFF or Blender folder")
@@ -68,10 +56,14 @@ def _scene(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument("--layout", choices=("llff", "blender"), default="llff")
     command.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="new or empty")
-    command.add_argument("--views", type=_count, help="(default: 24 for llff, 60 to train on for blender)")
-    command.add_argument("--size", type=_count, default=192, help="of the pictures, pixels (default: 192)")
     command.add_argument(
-        "--supersampling", type=_count, default=3, help="squared, the rays of a pixel (default: 3)"
+        "--views", type=positive_int, help="(default: 24 for llff, 60 to train on for blender)"
+    )
+    command.add_argument(
+        "--size", type=positive_int, default=192, help="of the pictures, pixels (default: 192)"
+    )
+    command.add_argument(
+        "--supersampling", type=positive_int, default=3, help="squared, the rays of a pixel (default: 3)"
     )
     command.add_argument(
         "--spread", type=float, default=28.0, help="llff: of the arc of cameras, ± degrees (default: 28)"
@@ -103,7 +95,7 @@ def run_scene(given: argparse.Namespace) -> None:
 
 def _edits(command: argparse.ArgumentParser) -> None:
     command.set_defaults(run=run_edits)
-    command.add_argument("--count", type=_count, default=16, help="how many (default: 16)")
+    command.add_argument("--count", type=positive_int, default=16, help="how many (default: 16)")
     command.add_argument(
         "--kinds", nargs="+", choices=KINDS, default=KINDS, help="they take turns (default: all)"
     )
@@ -114,7 +106,9 @@ def _edits(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--objects", type=int, choices=(1, 2, 3), help="how many before the edit (default: by the seed)"
     )
-    command.add_argument("--size", type=_count, default=64, help="of the pictures, pixels (default: 64)")
+    command.add_argument(
+        "--size", type=positive_int, default=64, help="of the pictures, pixels (default: 64)"
+    )
 
 
 def run_edits(given: argparse.Namespace) -> None:
@@ -136,8 +130,10 @@ def _sheet(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument("--out", type=Path, required=True, metavar="FILE", help="a picture file")
     _add_world(command)
-    command.add_argument("--columns", type=_count, default=8)
-    command.add_argument("--size", type=_count, default=128, help="of each picture, pixels (default: 128)")
+    command.add_argument("--columns", type=positive_int, default=8)
+    command.add_argument(
+        "--size", type=positive_int, default=128, help="of each picture, pixels (default: 128)"
+    )
 
 
 def run_sheet(given: argparse.Namespace) -> None:
@@ -154,8 +150,10 @@ def run_sheet(given: argparse.Namespace) -> None:
 def _cosines(command: argparse.ArgumentParser) -> None:
     command.set_defaults(run=run_cosines)
     _add_world(command)
-    command.add_argument("--size", type=_count, default=128, help="of the images, pixels (default: 128)")
-    command.add_argument("--scenes", type=_count, default=4, help="on each floor (default: 4)")
+    command.add_argument(
+        "--size", type=positive_int, default=128, help="of the images, pixels (default: 128)"
+    )
+    command.add_argument("--scenes", type=positive_int, default=4, help="on each floor (default: 4)")
     command.add_argument(
         "--prior",
         type=Path,
@@ -193,17 +191,17 @@ def _evaluate(command: argparse.ArgumentParser) -> None:
         "--guidance-scale", type=float, default=EvaluationConfig.guidance_scale, help="(default: %(default)s)"
     )
     command.add_argument(
-        "--steps", type=_count, default=EvaluationConfig.steps, help="of DDIM (default: %(default)s)"
+        "--steps", type=positive_int, default=EvaluationConfig.steps, help="of DDIM (default: %(default)s)"
     )
     command.add_argument(
         "--prompts",
-        type=_count,
+        type=positive_int,
         default=EvaluationConfig.prompts,
         help="sampled captions (default: %(default)s)",
     )
     command.add_argument(
         "--edits",
-        type=_count,
+        type=positive_int,
         default=EvaluationConfig.edits,
         help="recolourings, and as many reshapes (default: %(default)s)",
     )
@@ -271,25 +269,11 @@ def _seeds(text: str) -> range:
     return seeds
 
 
-def _count(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{value} is not at least 1")
-    return value
-
-
-def run(argv: Sequence[str]) -> int:
-    """Carry out a command line; the exit code."""
-    try:
-        given = parser().parse_args(argv)
-        given.run(given)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        return 130
-    return 0
+def main(argv: Sequence[str]) -> None:
+    """Carry out a command line. Raises UserError."""
+    given = parser().parse_args(argv)
+    given.run(given)
 
 
 if __name__ == "__main__":
-    sys.exit(run(sys.argv[1:]))
+    sys.exit(run_command(main))

@@ -18,6 +18,7 @@ import ids3d
 from ids3d.errors import UserError
 from ids3d.metrics import ClipScore, psnr
 from ids3d.progress import track
+from ids3d.report.stats import Estimate, mean_interval, share_interval
 from ids3d.tabletop.candidates import candidates, pick
 from ids3d.tabletop.captions import OPPOSITE, SIDES, caption, place, relations
 from ids3d.tabletop.clip import load_clip
@@ -59,12 +60,8 @@ class EvaluationResult:
     samples: list[Cell] = field(default_factory=list)
 
     def add_share(self, name: str, right: Sequence[bool]) -> None:
-        """A share with Wilson's 95 % interval."""
-        share, n, z = sum(right) / len(right), len(right), 1.96
-        middle = (share + z * z / (2 * n)) / (1 + z * z / n)
-        half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-        self.figures[name] = share
-        self.figures[f"{name}_95"] = [max(0.0, middle - half), min(1.0, middle + half)]
+        """A share with its 95 % interval."""
+        self._add(name, share_interval(right))
 
     def add_spread(self, name: str, values: Sequence[float]) -> None:
         """A median, with the 95 % interval that order statistics give, and the bound of the worst tenth."""
@@ -75,11 +72,12 @@ class EvaluationResult:
         self.figures[f"{name}_worst_tenth"] = ranked[len(ranked) // 10]
 
     def add_mean(self, name: str, values: Sequence[float]) -> None:
-        """A mean with the 95 % interval of a normal distribution."""
-        mean = statistics.fmean(values)
-        half = 1.96 * statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else math.inf
-        self.figures[name] = mean
-        self.figures[f"{name}_95"] = [mean - half, mean + half]
+        """A mean with its 95 % interval."""
+        self._add(name, mean_interval(values))
+
+    def _add(self, name: str, estimate: Estimate) -> None:
+        self.figures[name] = estimate.mean
+        self.figures[f"{name}_95"] = [estimate.low, estimate.high]
 
 
 def evaluate(

@@ -15,6 +15,7 @@ from transformers import AutoConfig, CLIPConfig, CLIPModel, CLIPTextModel, CLIPT
 
 from ids3d.errors import UserError
 from ids3d.registry import register
+from ids3d.seeding import generator_for
 from ids3d.systems.train.training import (
     Show,
     TrainingConfig,
@@ -23,7 +24,6 @@ from ids3d.systems.train.training import (
     chosen_world,
     described,
     optimiser,
-    step_generator,
     training_pictures,
     validation_pictures,
 )
@@ -81,7 +81,7 @@ class TabletopCLIP(pl.LightningModule):
         self.held_out, self.held_out_described = held_out.rgb, described(held_out, cfg)
 
     def training_step(self, step: int) -> Tensor:
-        generator = step_generator(self.seed, self.global_step)
+        generator = generator_for(self.seed, "train", self.global_step)
         index = torch.randint(len(self.rgb), (self.cfg.batch_size,), generator=generator).tolist()
         images, ids = as_images(self.rgb[index], self.device), torch.from_numpy(self.ids[index])
         scenes, where = map(list, zip(*(self.described[i] for i in index), strict=True))

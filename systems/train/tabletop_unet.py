@@ -21,6 +21,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 from ids3d.errors import UserError
 from ids3d.progress import track
 from ids3d.registry import register
+from ids3d.seeding import generator_for
 from ids3d.systems.train.training import (
     VALIDATION,
     Show,
@@ -31,7 +32,6 @@ from ids3d.systems.train.training import (
     described,
     grid,
     optimiser,
-    step_generator,
     training_pictures,
 )
 from ids3d.tabletop.captions import caption, paraphrase
@@ -113,7 +113,7 @@ class TabletopUNet(pl.LightningModule):
         self.latents = self.frozen.latents(self.rgb, Path(self.cfg.data))
 
     def training_step(self, step: int) -> Tensor:
-        generator = step_generator(self.seed, self.global_step)
+        generator = generator_for(self.seed, "train", self.global_step)
         index = torch.randint(len(self.latents), (self.cfg.batch_size,), generator=generator)
         rng = PortableRandom(self.global_step, f"captions/{self.seed}")
         texts = [

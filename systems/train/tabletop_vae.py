@@ -15,6 +15,7 @@ from torchmetrics.functional.image import peak_signal_noise_ratio
 
 from ids3d.errors import UserError
 from ids3d.registry import register
+from ids3d.seeding import generator_for
 from ids3d.systems.train.training import (
     Show,
     TrainingConfig,
@@ -22,7 +23,6 @@ from ids3d.systems.train.training import (
     autocast,
     grid,
     optimiser,
-    step_generator,
     training_pictures,
     validation_pictures,
 )
@@ -76,7 +76,7 @@ class TabletopVAE(pl.LightningModule):
         self.held_out = as_images(validation_pictures(cfg).rgb[:64])
 
     def training_step(self, step: int) -> Tensor:
-        generator = step_generator(self.seed, self.global_step)
+        generator = generator_for(self.seed, "train", self.global_step)
         index = torch.randint(len(self.pictures), (self.cfg.batch_size,), generator=generator)
         images = as_images(self.pictures[index.numpy()], self.device)
         objects = torch.from_numpy(self.ids[index.numpy()]).to(self.device) >= FIRST_OBJECT

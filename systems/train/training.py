@@ -6,8 +6,6 @@ and resumed sees the batches that it would have seen.
 
 from __future__ import annotations
 
-import math
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +17,7 @@ import torch
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torch.optim import AdamW
-from torch.optim.lr_scheduler import LambdaLR
+from transformers import get_cosine_with_min_lr_schedule_with_warmup
 
 from ids3d.data.step_batches import StepDataModule
 from ids3d.device import pick_device
@@ -98,11 +96,6 @@ def autocast(module: pl.LightningModule, cfg: TrainingConfig) -> torch.autocast:
     return torch.autocast(module.device.type, torch.bfloat16, enabled=cfg.half)
 
 
-def step_generator(seed: int, step: int) -> torch.Generator:
-    """The generator of everything random in one step."""
-    return torch.Generator().manual_seed(seed * 1_000_003 + step)
-
-
 def optimiser(module: pl.LightningModule, cfg: TrainingConfig) -> OptimizerLRScheduler:
     """AdamW with a linear warm-up and a cosine decay to 2 %, in the form Lightning takes."""
     parameters = [p for p in module.parameters() if p.requires_grad]
@@ -110,31 +103,8 @@ def optimiser(module: pl.LightningModule, cfg: TrainingConfig) -> OptimizerLRSch
         parameters, lr=cfg.learning_rate, weight_decay=cfg.weight_decay, betas=(0.9, 0.99), fused=True
     )
 
-    def rate(step: int) -> float:
-        if step < cfg.warmup:
-            return (step + 1) / cfg.warmup
-        done = (step - cfg.warmup) / max(1, cfg.steps - cfg.warmup)
-        return 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
-
-    return {"optimizer": adam, "lr_scheduler": {"scheduler": LambdaLR(adam, rate), "interval": "step"}}
-
-
-class TimedCheckpoint(ResumeCheckpoint):
-    """Saves in passing by the clock rather than by steps, which take far longer on one machine than on another.
-
-    Args:
-        minutes: between two checkpoints.
-    """
-
-    def __init__(self, *args: Any, minutes: float, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._minutes, self._saved = minutes, time.monotonic()
-
-    def on_train_batch_end(self, trainer: pl.Trainer, *args: Any) -> None:
-        super().on_train_batch_end(trainer, *args)
-        if time.monotonic() - self._saved > 60 * self._minutes and trainer.global_step < trainer.max_steps:
-            self._save(trainer)
-            self._saved = time.monotonic()
+    schedule = get_cosine_with_min_lr_schedule_with_warmup(adam, cfg.warmup, cfg.steps, min_lr_rate=0.02)
+    return {"optimizer": adam, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
 def run(training: TrainingJob) -> None:
@@ -160,7 +130,7 @@ def run(training: TrainingJob) -> None:
         module = training.train.build(training.seed, show)
         settings = fingerprint({key: training.to_mapping()[key] for key in ("train", "seed")})
         how = f"To go on: python launch.py --config {folder / 'config.yaml'}"
-        resume = TimedCheckpoint(stop, checkpoint, settings, how, minutes=cfg.save_minutes)
+        resume = ResumeCheckpoint(stop, checkpoint, settings, how, cfg.save_minutes)
         try:
             fit(
                 module,

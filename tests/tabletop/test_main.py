@@ -10,20 +10,23 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ids3d.tabletop.__main__ import run
+from ids3d.cli import run_command
+from ids3d.tabletop.__main__ import main
 
 SCENE = ["scene", "--seed", "1000007", "--size", "16", "--supersampling", "1"]
 
 
 def test_scenes_in_both_layouts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run([*SCENE, "--views", "4", "--out", str(tmp_path / "llff"), "--edit", "remove"]) == 0
+    assert (
+        run_command(main, [*SCENE, "--views", "4", "--out", str(tmp_path / "llff"), "--edit", "remove"]) == 0
+    )
     captions = json.loads((tmp_path / "llff" / "captions.json").read_text())
     assert captions["world"] == "tabletop"
     assert captions["target"] in capsys.readouterr().out
     assert np.load(tmp_path / "llff" / "poses_bounds.npy").shape == (4, 17)
 
     flags = ["--layout", "blender", "--views", "3", "--room"]
-    assert run([*SCENE, *flags, "--out", str(tmp_path / "blender")]) == 0
+    assert run_command(main, [*SCENE, *flags, "--out", str(tmp_path / "blender")]) == 0
     frames = {
         split: json.loads((tmp_path / "blender" / f"transforms_{split}.json").read_text())["frames"]
         for split in ("train", "val", "test")
@@ -35,12 +38,12 @@ def test_scenes_in_both_layouts(tmp_path: Path, capsys: pytest.CaptureFixture[st
 
 def test_edits_and_sheets(tmp_path: Path) -> None:
     edits = ["edits", "--count", "2", "--kinds", "floor", "add", "--size", "16"]
-    assert run([*edits, "--out", str(tmp_path / "edits")]) == 0
+    assert run_command(main, [*edits, "--out", str(tmp_path / "edits")]) == 0
     with (tmp_path / "edits" / "prompts.csv").open() as file:
         assert [row["kind"] for row in csv.DictReader(file)] == ["floor", "add"]
     sheet = ["sheet", "--seeds", "5:8", "--size", "16", "--columns", "2"]
-    assert run([*sheet, "--out", str(tmp_path / "sheet.png")]) == 0
-    assert run([*sheet, "--edit", "recolour", "--out", str(tmp_path / "edits.png")]) == 0
+    assert run_command(main, [*sheet, "--out", str(tmp_path / "sheet.png")]) == 0
+    assert run_command(main, [*sheet, "--edit", "recolour", "--out", str(tmp_path / "edits.png")]) == 0
     one, pairs = (Image.open(tmp_path / name).size for name in ("sheet.png", "edits.png"))
     assert one[0] >= 2 * (16 + 4)
     assert pairs[0] >= 2 * (3 * 16 + 4)
@@ -74,7 +77,7 @@ def test_a_users_mistake_is_one_line(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "something").touch()
-    assert run(command.split()) == 2
+    assert run_command(main, command.split()) == 2
     said = capsys.readouterr().err.strip().splitlines()
     assert message in said[-1]
     assert said[-1].startswith("error: ")
