@@ -25,7 +25,7 @@ from ids3d.provenance import record
 from ids3d.systems.edit_images.latents import EditImages
 from ids3d.systems.evaluate.held_out import TABLETOP_CLIP
 from ids3d.systems.prompts import task_prompts, warn_of_foreign_images
-from ids3d.systems.report import report_pictures
+from ids3d.systems.report import report_images
 from ids3d.systems.stopping import GracefulStop
 from ids3d.systems.storage import Figures, fingerprint, memory_figures, write_json
 from ids3d.tasks import EditTask, SourceImage
@@ -39,7 +39,7 @@ class PreparedImage:
     """An image that has been read and brought to the size at which it is edited, and where its results go."""
 
     task: EditTask
-    picture: SourceImage
+    original: SourceImage
     image: Tensor  # (3, H, W)
     source: str
     target: str
@@ -92,22 +92,22 @@ class ImageRun:
 
     def _prepare(self, task: EditTask) -> PreparedImage:
         source, target = task_prompts(self.job.prompt, task)
-        picture = task.read()
-        height, width = picture.rgb.shape[:2]
+        original = task.read()
+        height, width = original.rgb.shape[:2]
         size = editing_size(height, width, self.prior)
-        for note in picture.notes:
+        for note in original.notes:
             log.info("%s: %s", task.name, note)
         if size != (height, width):
             log.info("%s: %dx%d brought to %dx%d for the prior", task.name, width, height, size[1], size[0])
-        image = resize(picture.rgb, size).permute(2, 0, 1)
+        image = resize(original.rgb, size).permute(2, 0, 1)
         settings = self.job.to_mapping()
         shaping = {key: settings[key] for key in ("prior", "guidance", "seed")}
         loop = {key: settings["edit"][key] for key in ("steps", "lr")}
         pixels = (image * 65535).round().int().flatten().tolist()
         key = fingerprint(
-            {**shaping, **loop, "prompts": [source, target], "picture": fingerprint({"p": pixels})}
+            {**shaping, **loop, "prompts": [source, target], "image": fingerprint({"pixels": pixels})}
         )
-        return PreparedImage(task, picture, image, source, target, self.job.folder / task.name, key)
+        return PreparedImage(task, original, image, source, target, self.job.folder / task.name, key)
 
     def edit(self, batch: Sequence[PreparedImage], tracking: Tracking) -> None:
         """Edit images of one size and write their results."""
@@ -137,23 +137,23 @@ class ImageRun:
         bar.close()
         seconds = (time.monotonic() - start) / len(batch)
         for i, item in enumerate(batch):
-            self._write(item, edited[i], [pictures[i] for pictures in shown], seconds, tracking)
+            self._write(item, edited[i], [images[i] for images in shown], seconds, tracking)
 
     def _write(
         self, item: PreparedImage, edited: Tensor, shown: Sequence[Tensor], seconds: float, tracking: Tracking
     ) -> None:
         size = (edited.shape[1], edited.shape[2])
         before, after = item.image.permute(1, 2, 0), edited.permute(1, 2, 0)
-        truth = None if item.picture.truth is None else resize(item.picture.truth, size)
-        pictures = {"source": before, "edited": after, "difference": difference(before, after)}
+        truth = None if item.original.truth is None else resize(item.original.truth, size)
+        images = {"source": before, "edited": after, "difference": difference(before, after)}
         if truth is not None:
-            pictures["truth"] = truth
+            images["truth"] = truth
         save_image(item.folder / "edited.png", after)
-        save_image(item.folder / "comparison.png", panel(pictures))
+        save_image(item.folder / "comparison.png", panel(images))
         if shown:
             on_the_way = {f"{(i + 1) / len(shown):.0%}": p.permute(1, 2, 0) for i, p in enumerate(shown)}
             save_image(item.folder / "strip.png", panel({"source": before, **on_the_way}))
-        tracking.log_panel(item.task.name, pictures, 0)
+        tracking.log_panel(item.task.name, images, 0)
         figures = self._measure(item, before, after, truth)
         content: Figures = {
             "settings": item.key,
@@ -169,15 +169,15 @@ class ImageRun:
     ) -> dict[str, float]:
         """The edit's PSNR to the source, and of both: to the truth, inside and outside its mask, and the CLIP score."""
         figures = {"edit/psnr_to_source": psnr(after, before)}
-        for name, picture in (("source", before), ("edit", after)):
+        for name, image in (("source", before), ("edit", after)):
             if truth is not None:
-                figures[f"{name}/psnr"] = psnr(picture, truth)
-            if truth is not None and item.picture.mask is not None:
-                mask = resize(item.picture.mask[..., None].float(), (len(truth), truth.shape[1]))[..., 0] > 0
-                figures[f"{name}/psnr_inside"] = psnr(picture, truth, mask)
-                figures[f"{name}/psnr_outside"] = psnr(picture, truth, ~mask)
+                figures[f"{name}/psnr"] = psnr(image, truth)
+            if truth is not None and item.original.mask is not None:
+                mask = resize(item.original.mask[..., None].float(), (len(truth), truth.shape[1]))[..., 0] > 0
+                figures[f"{name}/psnr_inside"] = psnr(image, truth, mask)
+                figures[f"{name}/psnr_outside"] = psnr(image, truth, ~mask)
             if self.clip is not None:
-                score = self.clip(picture.permute(2, 0, 1)[None].to(self.device), [item.target])
+                score = self.clip(image.permute(2, 0, 1)[None].to(self.device), [item.target])
                 figures[f"{name}/clip_score"] = float(score)
         return figures
 
@@ -206,9 +206,9 @@ def run(job: ImageJob) -> None:
         for name in dict.fromkeys(key for row in results for key in row if "/" in key)
         if (values := [value for row in results if isinstance(value := row.get(name), int | float)])
     }
-    totals = {"pictures": float(len(results)), "time/total_seconds": time.monotonic() - start}
+    totals = {"images": float(len(results)), "time/total_seconds": time.monotonic() - start}
     figures: Figures = {**means, **totals, **memory_figures(work.device)}
-    report_pictures(job, figures, [str(row["name"]) for row in results])
+    report_images(job, figures, [str(row["name"]) for row in results])
     write_json(job.folder / "metrics.json", figures)
     for name, value in means.items():
         print(f"{name} = {value:.4g}")

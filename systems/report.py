@@ -31,7 +31,7 @@ def report_scene(job: Job, prompts: tuple[str, str], figures: Mapping[str, float
     return _write(job, f"“{prompts[0]}” to “{prompts[1]}”", figures, panels)
 
 
-def report_pictures(job: Job, figures: Mapping[str, float | str | None], names: Sequence[str]) -> Path:
+def report_images(job: Job, figures: Mapping[str, float | str | None], names: Sequence[str]) -> Path:
     """report.html of edited images: the figures' means, and source, edit and difference of each."""
     comparisons = [job.folder / name / "comparison.png" for name in names]
     return _write(job, "Edited images", figures, [c for c in comparisons if c.exists()])

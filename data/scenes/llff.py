@@ -82,7 +82,7 @@ class LLFF:
         """
         cfg = self.cfg
         poses, sizes = read_poses(self.root, cfg.near_margin, cfg.far_margin)
-        photographs, (width, height), found = self._choose_pictures(sizes)
+        photographs, (width, height), found = self._choose_photographs(sizes)
         framing = frame(poses, cfg.recentre, cfg.box_size)
         full_height, full_width, focal = sizes.float().unbind(-1)
         half = torch.ones(len(focal))
@@ -120,7 +120,7 @@ class LLFF:
         log.info("%s: %s; %s", self.root, found, scene.describe())
         return scene
 
-    def _choose_pictures(self, sizes: Tensor) -> tuple[list[Photograph], tuple[int, int], str]:
+    def _choose_photographs(self, sizes: Tensor) -> tuple[list[Photograph], tuple[int, int], str]:
         """The images to read, the size (width, height) to bring them to, and a word on the choice.
 
         The folder is the one with the smallest images that are large enough, so that little is decoded and
@@ -128,7 +128,7 @@ class LLFF:
         """
         cfg = self.cfg
         full_height, full_width, _ = sizes[0].tolist()
-        folders = _picture_folders(self.root)
+        folders = _image_folders(self.root)
         first = {name: inspect(files[0], full_width, full_height) for name, files in folders.items()}
         longest = {name: max(p.width, p.height) for name, p in first.items()}
         by_size = sorted(folders, key=lambda name: longest[name])
@@ -253,7 +253,7 @@ def read_truth(root: Path, test: Views) -> Truth | None:
     return Truth(images, read_masks(paths["masks"], height, width))
 
 
-def _picture_folders(root: Path) -> dict[str, list[Path]]:
+def _image_folders(root: Path) -> dict[str, list[Path]]:
     """The images of `images/` and each `images_<factor>/` that has any. Raises UserError where none has."""
     names = [p.name for p in root.iterdir() if p.is_dir() and re.fullmatch(r"images(_\d+)?", p.name)]
     folders = {name: find_photographs(root / name) for name in sorted(names)}

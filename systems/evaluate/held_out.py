@@ -40,20 +40,20 @@ def show_reconstruction(
             renderer.render(scene.test.cameras[i].to(device)),
             scene.test.images[i].to(device),
         )
-        pictures = {
+        images = {
             "photograph": photograph,
             "render": render.rgb,
             "depth": colour_depth(render.depth, *depth_range([render.depth])),
             "difference": difference(render.rgb, photograph),
         }
-        write_pictures(folder / "renders", scene.test.names[i], pictures)
+        write_images(folder / "renders", scene.test.names[i], images)
 
 
-def write_pictures(renders: Path, name: str, pictures: dict[str, Tensor]) -> None:
+def write_images(renders: Path, name: str, images: dict[str, Tensor]) -> None:
     """Write a view's images, and all of them side by side, as PNGs called after the view."""
-    for kind, image in pictures.items():
-        save_image(renders / f"{name}_{kind.replace(' ', '_')}.png", image)
-    save_image(renders / f"{name}_panel.png", panel(pictures))
+    for label, image in images.items():
+        save_image(renders / f"{name}_{label.replace(' ', '_')}.png", image)
+    save_image(renders / f"{name}_panel.png", panel(images))
 
 
 @register("evaluate", "held-out")
@@ -134,10 +134,10 @@ class Evaluate:
         return figures
 
     def _write(self, name: str, before: Render, after: Render, step: int) -> None:
-        pictures = comparison(before, after)
-        write_pictures(self.folder / "renders", name, pictures)
+        images = comparison(before, after)
+        write_images(self.folder / "renders", name, images)
         if self.tracking is not None:
-            self.tracking.log_panel(f"evaluate/{name}", pictures, step)
+            self.tracking.log_panel(f"evaluate/{name}", images, step)
 
     def film(self, source: Renderer, edited: Renderer, step: int) -> None:
         """video.mp4: the source beside the edit, along a smooth path near the training cameras."""

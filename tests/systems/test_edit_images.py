@@ -91,7 +91,7 @@ def test_a_picture_from_start_to_end(job: Job, tmp_path: Path, caplog: pytest.Lo
     assert names == {"edited.png", "comparison.png", "strip.png", "result.json"}
     assert edited(task, "grey").shape == (16, 24, 3)
     figures = json.loads((task.folder / "metrics.json").read_text())
-    assert figures["pictures"] == 1 and figures["edit/psnr_to_source"] > 0
+    assert figures["images"] == 1 and figures["edit/psnr_to_source"] > 0
     assert (task.folder / "config.yaml").exists() and (task.folder / "provenance.json").exists()
 
 
