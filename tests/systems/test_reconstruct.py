@@ -60,7 +60,7 @@ def reconstruct(job: SceneJob, tmp_path: Path) -> tuple[Reconstruct, Recorder]:
 
 
 def test_it_fits_the_held_out_views_better_than_any_one_colour(tiny: Tiny, tmp_path: Path) -> None:
-    module, _ = reconstruct(tiny("reconstruct.steps=60", "reconstruct.rays_per_step=512"), tmp_path)
+    module, _ = reconstruct(tiny("reconstruct.steps=150", "reconstruct.rays_per_step=512"), tmp_path)
     for i in range(len(module.scene.test)):
         truth = module.scene.test.images[i]
         plain = truth.mean(dim=(0, 1)).expand_as(truth)  # the one colour with the least squared error
