@@ -121,6 +121,9 @@ def shortcomings(cls: type, kind: str) -> list[str]:
             found.append(
                 f"{cls.__qualname__} has no {name!r}, which every {kind} offers ({wanted.__module__})"
             )
+    for name in sorted(getattr(cls, "__abstractmethods__", ())):
+        if name not in methods_of(wanted):
+            found.append(f"{cls.__qualname__} does not write {name!r}, which its base leaves to it")
     made_with = list(inspect.signature(wanted.__init__).parameters)[1:]
     try:
         inspect.signature(cls).bind(*made_with)

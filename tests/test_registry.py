@@ -31,6 +31,11 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "class Bare: pass\n"
         "class Mute(Plain):\n"
         "    __call__ = None\n"
+        "from abc import ABC, abstractmethod\n"
+        "class Base(Plain, ABC):\n"
+        "    @abstractmethod\n"
+        "    def gradient(self, step): pass\n"
+        "class Unfinished(Base): pass\n"
         "class Alone(Plain):\n"
         "    def __init__(self, cfg): pass\n"
     )
@@ -72,6 +77,7 @@ def test_find_by_path() -> None:
         ("toy_package.plain:Bare", ["Config"]),
         ("toy_package.plain:register", ["Config"]),
         ("toy_package.plain:Mute", ["Mute has no '__call__'", "toy_package.protocol"]),
+        ("toy_package.plain:Unfinished", ["Unfinished does not write 'gradient'"]),
         ("toy_package.plain:Alone", ["Alone cannot be made", "guidance(cfg, prior)"]),
         ("toy_package.none:Plain", ["no module toy_package.none"]),
         ("nowhere_at_all.plain:Plain", ["no module nowhere_at_all"]),
