@@ -180,7 +180,7 @@ def _judge_clip(report: EvaluationResult, clip: ClipScore, pictures: Tensor, wor
     ]
     report.add_share("clip_top1", [picked == 0 for picked in pick(clip, pictures, choices)])
     sides = [side_of(scene, seed) for seed, scene in zip(seeds, scenes, strict=True)]
-    _judge_sides(report, "clip_where", clip, pictures, scenes, sides)
+    judge_sides(report, "clip_where", clip, pictures, scenes, sides)
 
 
 def _judge_samples(
@@ -200,7 +200,7 @@ def _judge_samples(
     for name, count in (("one", 1), ("two", 2)):
         of_these = [r for r, scene in zip(right, scenes, strict=True) if len(scene.objects) == count]
         report.add_share(f"sample_top1_{name}", of_these)
-    _judge_sides(report, "sample_where", clip, pictures, scenes, sides)
+    judge_sides(report, "sample_where", clip, pictures, scenes, sides)
     for image, scene, index, among in zip(pictures, scenes, picked, choices, strict=True):
         alarm = () if index == 0 else ("the CLIP says", *in_short(among[index]))
         report.samples.append(Cell(image.permute(1, 2, 0), in_short(scene), alarm))
@@ -212,7 +212,7 @@ def side_of(scene: TabletopScene, seed: int) -> str | None:
     return said[0] if said else None
 
 
-def _judge_sides(
+def judge_sides(
     report: EvaluationResult,
     name: str,
     clip: ClipScore,

@@ -3,32 +3,40 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 import torch
-from scipy.stats import binomtest
+from scipy.stats import binom, binomtest
 from torch import Tensor
 
+from ids3d.cameras import project
 from ids3d.cli import run_command
 from ids3d.metrics import ClipScore
+from ids3d.models.priors.stable_diffusion import StableDiffusion
 from ids3d.tabletop.__main__ import main
 from ids3d.tabletop.candidates import pick
-from ids3d.tabletop.captions import caption
+from ids3d.tabletop.captions import caption, place
 from ids3d.tabletop.clip import load_clip
+from ids3d.tabletop.edit_quality import edit_quality
+from ids3d.tabletop.edits import edit_camera, held_out_edit, render_edit
 from ids3d.tabletop.evaluate import (
     EvaluationConfig,
     EvaluationResult,
     evaluate,
+    judge_sides,
     load_pipeline,
     prompted_scenes,
     sample,
+    side_of,
 )
-from ids3d.tabletop.scene import HELD_OUT, sample_scene
+from ids3d.tabletop.scene import HELD_OUT, sample_camera, sample_scene
+from ids3d.tabletop.world import FORMER, LIGHT
 from tests.tabletop import tiny_prior
 
-SMALL = EvaluationConfig(vae_pictures=3, clip_pictures=4, prompts=6, steps=2, batch=4)
+SMALL = EvaluationConfig(vae_pictures=3, clip_pictures=4, prompts=6, steps=2, batch=4, edits=2, edit_steps=1)
 
 
 @pytest.fixture(scope="module")
@@ -84,16 +92,78 @@ def test_the_judge_picks_what_fits_best() -> None:
     assert pick(Blind([]), pictures, choices) == [4] * 20  # type: ignore[arg-type]
 
 
+def test_sides_are_told_from_their_opposites() -> None:
+    scenes = [sample_scene(seed, 2, LIGHT) for seed in range(4)]
+    sides = ["to the left of", None, "to the right of", "to the left of"]
+    shown = [place(scene, side) for scene, side in zip(scenes, ["to the left of"] * 4, strict=True)]
+    report = EvaluationResult()
+    pictures = torch.arange(4.0)[:, None, None, None].expand(4, 3, 2, 2)
+    judge_sides(report, "where", Oracle(shown), pictures, scenes, sides)  # type: ignore[arg-type]
+    assert report.figures["where"] == 2 / 3  # the third is on the other side
+    judge_sides(report, "nowhere", Oracle(shown), pictures, scenes, [None] * 4)  # type: ignore[arg-type]
+    assert "nowhere" not in report.figures
+
+
+def test_the_side_that_is_said_is_the_one_in_the_picture() -> None:
+    for seed in range(40):
+        scene = sample_scene(seed, 2, LIGHT)
+        middles = torch.tensor([[thing.x, thing.y, thing.size] for thing in scene.objects])
+        a, b = project(sample_camera(seed, scene), middles)[0][0, :, 0].tolist()
+        assert side_of(scene, seed) in (None, "to the left of" if a < b else "to the right of")
+    assert side_of(sample_scene(0, 2), 0) is None  # the former world's captions say nothing of it
+
+
+def test_median_worst_tenth_and_interval() -> None:
+    report = EvaluationResult()
+    report.add_spread("x", [float(v) for v in reversed(range(64))])
+    assert report.figures["x"] == 31.5
+    assert report.figures["x_worst_tenth"] == 6
+    low, high = report.figures["x_95"]  # type: ignore[misc]
+    below = binom(
+        64, 0.5
+    ).cdf  # the interval from the j-th to the k-th holds the median where j to k - 1 lie below it
+    assert 0.93 < below(int(high)) - below(int(low)) < 0.98
+
+
+def test_gain_is_against_the_true_edit(prior: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With edits that are a tenth too bright everywhere."""
+    edits = [held_out_edit(i, ("reshape",)) for i in range(3)]
+    views = [render_edit(edit, edit_camera(HELD_OUT + i, edit, 64)) for i, edit in enumerate(edits)]
+    left = [view.after.rgb.permute(2, 0, 1) * 0.8 + 0.1 for view in views]
+    monkeypatch.setattr(StableDiffusion, "decode", lambda self, z: torch.stack([left.pop(0) for _ in z]))
+    found = edit_quality(prior, FORMER, 64, "reshape", 3, 1, "cpu", batch=2)
+    for quality, view in zip(found, views, strict=True):
+        made, before, after = view.after.rgb * 0.8 + 0.1, view.before.rgb, view.after.rgb
+
+        def decibels(x: Tensor) -> float:
+            return -10 * math.log10(float(x.square().mean()))
+
+        assert quality.gain == pytest.approx(
+            decibels((made - after)[view.mask]) - decibels((before - after)[view.mask]), abs=1e-3
+        )
+        assert quality.outside == pytest.approx(decibels((made - before)[~view.mask]), abs=1e-3)
+
+
 def test_prompts_are_held_out_and_half_of_two() -> None:
     scenes = prompted_scenes(256)
     assert [len(scene.objects) for scene in scenes] == [1, 2] * 128
     assert scenes[5] == sample_scene(HELD_OUT + 100_005, 2)
 
 
+def test_figures_of_a_random_light_prior(tmp_path: Path) -> None:
+    report = evaluate(tiny_prior.build(tmp_path, LIGHT), SMALL, ("clip", "samples"))
+    assert report.figures["world"] == "light"
+    for name in ("clip_where", "sample_where"):
+        assert report.figures[name] in (0.0, 0.5, 1.0)
+
+
 def test_figures_of_a_random_prior(prior: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     report = evaluate(prior, SMALL)
     shares = ("clip_top1", "sample_top1", "sample_top1_one", "sample_top1_two")
-    for name in ("vae_psnr", *shares):
+    edits = ("edit_gain", "edit_outside", "reshape_gain", "reshape_outside")
+    assert "sample_where" not in report.figures  # the former world's captions say nothing of it
+    assert sum(name.startswith("vae_psnr_") for name in report.figures) >= 3
+    for name in ("vae_psnr", *shares, *edits):
         low, high = report.figures[f"{name}_95"]  # type: ignore[misc]
         assert low <= report.figures[name] <= high
     assert 0 < report.figures["vae_psnr"] < 20  # type: ignore[operator]

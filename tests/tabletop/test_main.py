@@ -66,6 +66,9 @@ def test_edits_and_sheets(tmp_path: Path) -> None:
         ("evaluate --json x --prior nowhere", "no prior at nowhere"),
         ("evaluate --json x --prior . --only clip", "no tabletop CLIP"),
         ("evaluate --json x --prior . --only vae", "train it first"),
+        ("evaluate --json x --prior . --only edits", "train it first"),
+        ("cosines --prior .", "no autoencoder in"),
+        ("sheet --seeds 1:2 --world dark --out x.png", "dark"),
     ],
 )
 def test_a_users_mistake_is_one_line(

@@ -10,7 +10,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ids3d.cameras import Cameras, project
-from ids3d.tabletop.dataset import load_dataset
 from ids3d.tabletop.scene import (
     HEIGHT,
     HELD_OUT,
@@ -100,10 +99,3 @@ def test_gap_and_open_side_by_hand() -> None:
     assert open_side(scene) == 0.0
     assert middle(scene) == pytest.approx((0.05, 0.0, 0.22))
     assert math.isinf(smallest_gap(TabletopScene(scene.objects[:1], light=Light()), 0.0))
-
-
-def test_held_out_seeds_never_meet_training(tmp_path: object) -> None:
-    from pathlib import Path
-
-    with pytest.raises(ValueError, match="held out"):
-        load_dataset(range(HELD_OUT - 1, HELD_OUT + 1), 8, Path(str(tmp_path)))

@@ -3,23 +3,16 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
-from ids3d.tabletop.render import FIRST_OBJECT, render
-from ids3d.tabletop.scene import (
-    HELD_OUT,
-    Light,
-    Object,
-    TabletopScene,
-    around_cameras,
-    sample_camera,
-    sample_scene,
-)
-from ids3d.tabletop.world import FORMER, LIGHT, WORLDS, World
+from ids3d.errors import UserError
+from ids3d.tabletop.render import render
+from ids3d.tabletop.scene import Light, TabletopScene, around_cameras
+from ids3d.tabletop.world import FORMER, LIGHT, WORLDS, World, save_world, world_of
 
 POINTS = torch.rand(3, 2000, generator=torch.Generator().manual_seed(0), dtype=torch.float64) * 6 - 3
 
@@ -68,19 +61,10 @@ def test_from_every_light_floor_and_wall_all_colours_lie_in_one_direction() -> N
     assert cosine(former[0] - wood, former[1] - wood) < 0
 
 
-@pytest.mark.parametrize("floor", LIGHT.floors)
-def test_and_in_what_is_rendered(floor: str) -> None:
-    """With light, shadow and walls: the mean over an object's pixels against what is behind them."""
-    worst = 1.0
-    for seed in range(HELD_OUT, HELD_OUT + 3):
-        scene = replace(sample_scene(seed, 1, LIGHT), floor=floor)
-        camera = sample_camera(seed, scene, 24)
-        bare = render(replace(scene, objects=()), camera, supersampling=1).rgb
-        seen: list[Tensor] = []
-        thing: Object = scene.objects[0]
-        for colour in LIGHT.colours:
-            view = render(replace(scene, objects=(replace(thing, colour=colour),)), camera, supersampling=1)
-            mask = view.ids == FIRST_OBJECT
-            seen.append((view.rgb - bare)[mask].mean(0))
-        worst = min(worst, *(cosine(a, b) for a, b in itertools.combinations(seen, 2)))
-    assert worst > 0.1
+def test_a_folder_says_which_world_it_knows(tmp_path: Path) -> None:
+    assert world_of(tmp_path) == (FORMER, 64)
+    save_world(tmp_path, LIGHT, 128)
+    assert world_of(tmp_path) == (LIGHT, 128)
+    (tmp_path / "world.json").write_text('{"world": "dark", "size": 64}')
+    with pytest.raises(UserError, match="does not name a world"):
+        world_of(tmp_path)

@@ -11,11 +11,12 @@ from transformers import CLIPConfig, CLIPModel, CLIPTextModel
 from ids3d.tabletop.captions import vocabulary
 from ids3d.tabletop.clip import save_preprocessing
 from ids3d.tabletop.tokenizer import LENGTH, build_tokenizer
+from ids3d.tabletop.world import FORMER, World, save_world
 
 
-def build(folder: Path) -> Path:
-    """Write the folder; the same weights every time."""
-    tokenizer = build_tokenizer(vocabulary())
+def build(folder: Path, world: World = FORMER) -> Path:
+    """Write the folder of a prior of pictures of 64 pixels; the same weights every time."""
+    tokenizer = build_tokenizer(vocabulary(world))
     tower = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
     ends = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
     text = {**tower, **ends, "vocab_size": len(tokenizer), "max_position_embeddings": LENGTH}
@@ -56,4 +57,5 @@ def build(folder: Path) -> Path:
     clip.save_pretrained(folder / "clip")
     tokenizer.save_pretrained(folder / "clip")
     save_preprocessing(folder / "clip")
+    save_world(folder, world, 64)
     return folder
