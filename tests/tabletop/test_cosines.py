@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from ids3d.tabletop.__main__ import run
+from ids3d.cli import run_command
+from ids3d.tabletop.__main__ import main
 from ids3d.tabletop.cosines import cosines, table
 from ids3d.tabletop.world import LIGHT
 
@@ -32,7 +33,7 @@ def test_cosines_are_those_of_the_ways_from_the_floor() -> None:
 
 
 def test_the_light_world_is_well_posed_as_it_is_rendered(capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(["cosines", "--world", "light", "--size", "32", "--scenes", "2"]) == 0
+    assert run_command(main, ["cosines", "--world", "light", "--size", "32", "--scenes", "2"]) == 0
     last = capsys.readouterr().out.strip().splitlines()[-1].split()
     assert last[0] == "smallest"
     assert min(map(float, last[1:])) > 0.3
