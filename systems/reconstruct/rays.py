@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import pytorch_lightning as pl
 import torch
@@ -15,14 +14,6 @@ from ids3d.models.renderers.protocol import Renderer
 from ids3d.registry import register
 from ids3d.scene import Scene
 from ids3d.seeding import generator_for
-
-
-class RayBatch(NamedTuple):
-    """Pixels whose rays a step fits: indices of view, row and column, (n,) int64 each."""
-
-    view: Tensor
-    row: Tensor
-    col: Tensor
 
 
 @register("reconstruct", "rays")
@@ -94,13 +85,20 @@ class Reconstruct(pl.LightningModule):
         to_come = sum(step < round(share * self.cfg.steps) for share in self.cfg.refine_at)
         return 1 / self.cfg.finer**to_come
 
-    def batch_of_step(self, index: int) -> RayBatch:
-        """Random rays of a step, each of any pixel of any training view."""
-        cameras, generator = self.scene.train.cameras, generator_for(self.seed, "rays", index)
-        sizes = (len(cameras), cameras.height, cameras.width)
-        return RayBatch(*(torch.randint(n, (self.cfg.rays_per_step,), generator=generator) for n in sizes))
+    def batch_of_step(self, index: int) -> torch.Generator:
+        """What a step draws its rays from, and all else: each process from its own."""
+        return generator_for(self.seed, "reconstruct", index)
 
-    def on_train_batch_start(self, batch: RayBatch, batch_idx: int) -> None:
+    def _sample_rays(self, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+        """View, row and column (rays_per_step,) of random rays, each of any pixel of any training view."""
+        cameras, n = self._train.cameras, self.cfg.rays_per_step
+        view, row, col = (
+            torch.randint(high, (n,), generator=generator).to(self.device)
+            for high in (len(cameras), cameras.height, cameras.width)
+        )
+        return view, row, col
+
+    def on_train_batch_start(self, generator: torch.Generator, batch_idx: int) -> None:
         adam = self.trainer.optimizers[0]
         if self.renderer.refine(self._resolution_at(self.global_step)):
             adam.state.clear()  # of the coarse field
@@ -109,12 +107,12 @@ class Reconstruct(pl.LightningModule):
         for group, rate in zip(adam.param_groups, self._rates(), strict=True):
             group["lr"] = rate
 
-    def training_step(self, batch: RayBatch, batch_idx: int) -> Tensor:
-        cfg, step = self.cfg, self.global_step
-        generator = generator_for(self.seed, "reconstruct", step)
-        self.renderer.before_step(step, generator)
-        render = self.renderer(self._train.cameras.rays_at(*batch), generator)
-        error = F.mse_loss(render.rgb, self._train.images[tuple(batch)])
+    def training_step(self, generator: torch.Generator, batch_idx: int) -> Tensor:
+        cfg = self.cfg
+        self.renderer.before_step(self.global_step, generator)
+        pixels = self._sample_rays(generator)
+        render = self.renderer(self._train.cameras.rays_at(*pixels), generator)
+        error = F.mse_loss(render.rgb, self._train.images[pixels])
         loss = error
         if cfg.tv_density or cfg.tv_appearance:
             roughness = self.renderer.regularisation(generator)

@@ -18,6 +18,7 @@ from torch.nn import functional
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from transformers import CLIPTextModel, CLIPTokenizer
 
+from ids3d.cli import launch_command
 from ids3d.errors import UserError
 from ids3d.progress import track
 from ids3d.registry import register
@@ -89,7 +90,7 @@ class TabletopUNet(pl.LightningModule):
         into = Path(cfg.into)
         for part, training in (("vae", "vae"), ("text_encoder", "clip")):
             if not (into / part).exists():
-                command = f"python launch.py --config configs/tabletop/{training}.yaml"
+                command = f"{launch_command()} --config configs/tabletop/{training}.yaml"
                 raise UserError(f"{into / part} is missing: train it first ({command})")
         # Frozen, and kept out of the module's own parameters and checkpoints.
         self.frozen = Frozen(into)

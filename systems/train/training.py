@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.optim import AdamW
 from transformers import get_cosine_with_min_lr_schedule_with_warmup
 
+from ids3d.cli import launch_command
 from ids3d.data.step_batches import StepDataModule
 from ids3d.device import pick_device
 from ids3d.errors import Interrupted, UserError
@@ -129,7 +130,7 @@ def run(training: TrainingJob) -> None:
 
         module = training.train.build(training.seed, show)
         settings = fingerprint({key: training.to_mapping()[key] for key in ("train", "seed")})
-        how = f"To go on: python launch.py --config {folder / 'config.yaml'}"
+        how = f"To go on: {launch_command()} --config {folder / 'config.yaml'}"
         resume = ResumeCheckpoint(stop, checkpoint, settings, how, cfg.save_minutes)
         try:
             fit(
