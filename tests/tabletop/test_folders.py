@@ -58,7 +58,7 @@ def test_everything_near_lies_in_the_loaders_box(tmp_path: Path) -> None:
         rays, depth = cameras[i].rays(), render(EDIT.before, cameras[i], supersampling=1).depth
         points = (rays.origins[0] + depth[..., None] * rays.directions[0]).reshape(-1, 3)
         placed = scene.to_scene.apply(points)
-        assert ((placed > scene.aabb[:3]) & (placed < scene.aabb[3:])).all()
+        assert ((placed > scene.bounds.aabb[:3]) & (placed < scene.bounds.aabb[3:])).all()
         distance = depth * scene.to_scene.scale
         assert (distance > scene.bounds.near).all()
         assert (distance < scene.bounds.far).all()
@@ -132,7 +132,7 @@ def test_the_sample_scene_is_whole() -> None:
     assert size < 3_000_000
     scene = LLFF(LLFF.Config()).load()
     assert len(scene.train) + len(scene.test) == 24
-    assert scene.kind == "forward-facing"
+    assert scene.layout == "forward-facing"
     assert scene.truth is not None
     assert scene.captions == (
         "a red cube and a white cylinder on a wooden floor",

@@ -57,7 +57,7 @@ def test_edits_and_sheets(tmp_path: Path) -> None:
         ("scene --seed 1 --edit paint --out x", "paint"),
         ("scene --seed 1 --edit remove --objects 1 --out x", "can't be removed"),
         ("scene --seed 1 --edit add --objects 3 --out x", "three objects at most"),
-        ("scene --seed 1 --views 0 --out x", "at least 1"),
+        ("scene --seed 1 --views 0 --out x", "1 or more"),
         ("scene --seed 1 --size many --out x", "many"),
         ("scene --seed 1 --out .", "not an empty folder"),
         ("scene --seed 1 --layout blender --edit floor --out x", "--room"),
