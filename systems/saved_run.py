@@ -37,12 +37,9 @@ class SavedRun:
     figures: Figures
 
 
-def load_job(folder: Path, files: list[Path] | None = None, overrides: list[str] | None = None) -> SceneJob:
-    """The config of a run's folder, where that lies now, with further files and overrides over it.
-
-    Raises UserError: it is no run over a scene.
-    """
-    job = load([folder / "config.yaml", *(files or [])], overrides or [])
+def load_job(folder: Path) -> SceneJob:
+    """The config of a run's folder, where that lies now. Raises UserError: it is no run over a scene."""
+    job = load([folder / "config.yaml"])
     if not isinstance(job, SceneJob):
         raise UserError(f"{folder} is no run over a scene")
     return replace(job, output=str(folder.parent.parent), name=folder.parent.name, tag=folder.name)
