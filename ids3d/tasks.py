@@ -7,6 +7,23 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from ids3d.errors import UserError
+
+LONGEST_NAME = 200  # bytes; file systems take 255, and suffixes are added
+# What a run writes into its folder, where each image has a folder of its own.
+RUN_FILES = {
+    *(
+        "config.yaml",
+        "metrics.csv",
+        "metrics.json",
+        "provenance.json",
+        "report.html",
+        "results.csv",
+        "video.mp4",
+    ),
+    *("checkpoints", "renders", "wandb"),
+}
+
 
 @dataclass(frozen=True)
 class SourceImage:
@@ -30,10 +47,12 @@ class EditTask:
     """An image to edit, read when its turn comes.
 
     Attributes:
-        name: what the result is called.
+        name: what the folder of its results is called.
         source, target: the prompts; None: not given.
         read: reads the image; raises UserError.
         world: "tabletop" for images of that world.
+
+    Raises UserError for a name that cannot be a folder's, or is that of a file of the run itself.
     """
 
     name: str
@@ -41,3 +60,17 @@ class EditTask:
     target: str | None
     read: Callable[[], SourceImage]
     world: str = ""
+
+    def __post_init__(self) -> None:
+        name = self.name
+        fault = ""
+        if not name or name.startswith(".") or "/" in name or "\\" in name or not name.isprintable():
+            fault = "no folder can be called so"
+        elif len(name.encode()) > LONGEST_NAME:
+            fault = f"longer than {LONGEST_NAME} bytes"
+        elif name in RUN_FILES:
+            fault = "the run writes a file of that name"
+        if fault:
+            raise UserError(
+                f"the image {name[:60]!r}: {fault}, so its results have no place: rename the image"
+            )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,10 +15,11 @@ import torch
 from PIL import Image, ImageOps, ImageSequence
 
 from ids3d.errors import UserError
+from ids3d.reading import read_text
 from ids3d.registry import register
 from ids3d.tabletop.edits import edit_camera, held_out_edit, render_edit
 from ids3d.tabletop.scene import HELD_OUT
-from ids3d.tasks import EditTask, SourceImage
+from ids3d.tasks import LONGEST_NAME, EditTask, SourceImage
 
 log = logging.getLogger(__name__)
 
@@ -114,37 +116,58 @@ def read_image(path: Path) -> SourceImage:
 
 def _table(folder: Path, table: str) -> Iterator[EditTask]:
     """A row each. `name` is an image file, or a folder with source.png, and, where known, truth.png and mask.png."""
-    file = folder / table
     if not folder.is_dir():
         raise UserError(f"data.folder {folder}: there is no such folder")
+    file = folder / table
+    if not file.exists():
+        raise UserError(f"{file}: there is no such table (data.table; columns name, source, target)")
+    seen: dict[str, str] = {}
+    for line, row in _rows(file):
+        given = row["name"].strip()
+        path = Path(given)
+        if not given:
+            raise UserError(f"{file}, line {line}: no name")
+        if path.is_absolute() or ".." in path.parts or not path.name:
+            raise UserError(f"{file}, line {line}: {given!r} leads out of the table's folder")
+        if len(given.encode()) > LONGEST_NAME:
+            raise UserError(f"{file}, line {line}: a name of more than {LONGEST_NAME} bytes")
+        name = str(path if (folder / path).is_dir() else path.with_suffix("")).replace("/", "_")
+        if name in seen:
+            both = (
+                "is there twice"
+                if seen[name] == given
+                else f"and {seen[name]} would share one folder of results"
+            )
+            raise UserError(f"{file}, line {line}: {given} {both}")
+        seen[name] = given
+        yield EditTask(name, row["source"], row["target"], partial(_read, folder / given))
+
+
+def _rows(file: Path) -> Iterator[tuple[int, dict[str, str]]]:
+    """The rows of a table, by column, each with its line. Raises UserError for a row that does not fit the columns."""
+    reader = csv.DictReader(io.StringIO(read_text(file), newline=""), strict=True)
+    wanted = ("name", "source", "target")
     try:
-        with file.open(newline="", encoding="utf-8-sig") as opened:
-            reader = csv.DictReader(opened)
-            rows = list(reader)
-            missing = {"name", "source", "target"} - set(reader.fieldnames or ())
-    except FileNotFoundError:
-        raise UserError(
-            f"{file}: there is no such table (data.table; columns name, source, target)"
-        ) from None
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{file}: cannot be read as CSV ({error})") from error
-    if missing:
-        raise UserError(f"{file}: no column {', '.join(sorted(missing))} (columns: name, source, target)")
-    if not rows:
+        columns = list(reader.fieldnames or ())
+        missing = [column for column in wanted if column not in columns]
+        if missing or len(set(columns)) < len(columns):
+            what = f"no column {', '.join(missing)}" if missing else "a column is there twice"
+            raise UserError(f"{file}: {what} (columns: name, source, target)")
+        empty = True
+        for row in reader:
+            if None in row:
+                raise UserError(
+                    f"{file}, line {reader.line_num}: {len(columns) + len(row[None])} values for {len(columns)} "  # type: ignore[call-overload]
+                    'columns; a prompt that has a comma goes in quotes: "a cube, red"'
+                )
+            if any(row[column] is None for column in wanted):
+                raise UserError(f"{file}, line {reader.line_num}: fewer values than {', '.join(columns)}")
+            empty = False
+            yield reader.line_num, row
+    except csv.Error as error:
+        raise UserError(f"{file}, line {reader.line_num}: cannot be read as CSV ({error})") from error
+    if empty:
         raise UserError(f"{file}: no rows below the header: nothing to edit")
-    seen: set[str] = set()
-    for number, row in enumerate(rows, start=2):
-        given = (row["name"] or "").strip()
-        name = given if (folder / given).is_dir() else str(Path(given).with_suffix(""))
-        if not given or name in seen:
-            raise UserError(f"{file}, line {number}: {'no name' if not given else f'{given} is there twice'}")
-        seen.add(name)
-        yield EditTask(
-            name.replace("/", "_"),
-            row["source"] or "",
-            row["target"] or "",
-            partial(_read, folder / given),
-        )
 
 
 def _read(path: Path) -> SourceImage:

@@ -8,7 +8,6 @@ full-size image; then the nearest and the farthest depth of the view, along the 
 
 from __future__ import annotations
 
-import json
 import logging
 import re
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from ids3d.cameras import Cameras, Views
 from ids3d.data.scenes.framing import Poses, frame
 from ids3d.data.scenes.photographs import Photograph, find_photographs, inspect, read_masks, read_photographs
 from ids3d.errors import UserError
+from ids3d.reading import read_json
 from ids3d.registry import register
 from ids3d.scene import FreeSpace, Scene, SceneBounds, Truth
 
@@ -215,10 +215,7 @@ def read_captions(root: Path) -> tuple[str, str] | None:
     path = root / "captions.json"
     if not path.exists():
         return None
-    try:
-        captions = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"cannot read {path}: {error}") from error
+    captions = read_json(path)
     source, target = (
         captions.get(key) if isinstance(captions, dict) else None for key in ("source", "target")
     )

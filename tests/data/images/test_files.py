@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -109,7 +110,25 @@ def test_a_table_of_prompts(tmp_path: Path) -> None:
         (None, "no such table"),
         ("name,source\na.png,b\n", "no column target"),
         ("name,source,target\n", "no rows"),
-        ("name,source,target\na.png,x,y\na.jpg,x,y\n", "line 3: a.jpg is there twice"),
+        ("name,source,target\na.png,x,y\na.png,x,y\n", "line 3: a.png is there twice"),
+        ("name,source,target\na.png,x,y\na.jpg,x,y\n", "line 3: a.jpg and a.png would share one folder"),
+        (
+            "name,source,target\ns/a.png,x,y\ns_a.png,x,y\n",
+            "line 3: s_a.png and s/a.png would share one folder",
+        ),
+        (
+            "name,source,target\na.png,a red cube, on a floor, a blue cube\n",
+            "line 2: 4 values for 3 columns; a prompt that has a comma goes in quotes",
+        ),
+        ("name,source,target\na.png,a red cube\n", "line 2: fewer values than name, source, target"),
+        ('name,source,target\na.png,"a red cube,a blue cube\nb.png,x,y\n', "cannot be read as CSV"),
+        ("name,source,target,target\na.png,x,y,z\n", "a column is there twice"),
+        ("name,source,target\nresults.csv.png,x,y\n", "the run writes a file of that name"),
+        ("name,source,target\n../a.png,x,y\n", "line 2: '../a.png' leads out"),
+        ("name,source,target\n/etc/a.png,x,y\n", "line 2: '/etc/a.png' leads out"),
+        ("name,source,target\ns/../../a.png,x,y\n", "leads out"),
+        ("name,source,target\n...png,x,y\n", "no folder can be called so"),
+        (f"name,source,target\n{'é' * 120}.png,x,y\n", "line 2: a name of more than 200 bytes"),
         ("name,source,target\n,x,y\n", "line 2: no name"),
     ],
 )
@@ -118,6 +137,26 @@ def test_a_table_that_is_wrong(tmp_path: Path, text: str | None, part: str) -> N
         (tmp_path / "prompts.csv").write_text(text)
     with pytest.raises(UserError, match=part):
         ImageFiles(ImageFiles.Config(folder=str(tmp_path))).tasks(64)
+
+
+def test_a_table_that_is_a_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "prompts.csv")
+    with pytest.raises(UserError, match="no plain file"):
+        ImageFiles(ImageFiles.Config(folder=str(tmp_path))).tasks(64)
+
+
+def test_commas_line_breaks_and_quotes_are_kept_in_quotes(tmp_path: Path) -> None:
+    table = 'name,source,target\r\na.png,"a red cube, on a floor","a ""blue""\ncube"\r\n'
+    (tmp_path / "prompts.csv").write_bytes(b"\xef\xbb\xbf" + table.encode())
+    (task,) = ImageFiles(ImageFiles.Config(folder=str(tmp_path))).tasks(64)
+    assert (task.name, task.source, task.target) == ("a", "a red cube, on a floor", 'a "blue"\ncube')
+
+
+def test_a_single_image_called_like_a_file_of_the_run(tmp_path: Path) -> None:
+    for name in ("results.csv.png", "config.yaml.jpg"):
+        save(tmp_path / name, colours())
+        with pytest.raises(UserError, match="rename the image"):
+            ImageFiles(ImageFiles.Config(image=str(tmp_path / name))).tasks(64)
 
 
 def test_a_folder_or_a_picture_that_is_not_there() -> None:
