@@ -41,6 +41,12 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
     mode.add_argument(
         "--print-config", action="store_true", help="print every setting with its value, and stop"
     )
+    parser.add_argument("--gpu", type=int, metavar="N", help="compute on this one, the same as device=cuda:N")
+    parser.add_argument(
+        "--trust-code",
+        action="store_true",
+        help="with --test or --resume: import what the run's config names by import path",
+    )
     parser.add_argument(
         "overrides", nargs="*", metavar="key=value", help="settings that override those of the files"
     )
@@ -48,6 +54,8 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
     is_override = re.compile(r"[A-Za-z_][\w.-]*=").match
     arguments.files = [word for word in arguments.config if not is_override(word)]
     arguments.overrides = [word for word in arguments.config if is_override(word)] + arguments.overrides
+    if arguments.gpu is not None:
+        arguments.overrides.insert(0, f"device=cuda:{arguments.gpu}")
     if not (arguments.files or arguments.test or arguments.resume):
         parser.error("no --config FILE")
     return arguments
@@ -76,14 +84,13 @@ def main(argv: Sequence[str]) -> None:
 
     earlier = run_folder(arguments.test or arguments.resume) if arguments.test or arguments.resume else None
     files = [earlier / "config.yaml"] if earlier else []
-    job = load([*files, *map(find_config, arguments.files)], arguments.overrides)
+    left_by_a_run = [] if arguments.trust_code else files
+    job = load([*files, *map(find_config, arguments.files)], arguments.overrides, data_only=left_by_a_run)
     if arguments.print_config:
         print(job.to_yaml(), end="")
         return
     if earlier:  # its folder as it is now, whatever it was called when it was made
-        job = dataclasses.replace(
-            job, output=str(earlier.parent.parent), name=earlier.parent.name, tag=earlier.name
-        )
+        job = job.moved_to(earlier)
     job = dataclasses.replace(job, tag=job.tag or job.default_tag())
     if isinstance(job, SceneJob):
         from ids3d.systems.saved_run import evaluate_again

@@ -13,7 +13,10 @@ class UserError(Exception):
     """
 
     def __init__(self, message: str) -> None:
-        super().__init__(" ".join(message.split()))
+        line = " ".join(message.split())
+        # What would command a terminal, or cannot be written, is shown as its code.
+        shown = (c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
+        super().__init__("".join(shown))
 
 
 class Interrupted(Exception):
@@ -24,6 +27,7 @@ class Interrupted(Exception):
 
 
 def nearest(name: str, valid: Iterable[str]) -> str:
-    """Return 'did you mean X?', with X the valid name most like `name`; '' where nothing is valid."""
-    matches = difflib.get_close_matches(name, sorted(valid), n=1, cutoff=0.0)
-    return f"did you mean {matches[0]}?" if matches else ""
+    """Return 'did you mean X?', X the valid name most like `name` in any case; '' where none is like it."""
+    by_lower = {known.lower(): known for known in sorted(valid, reverse=True)}
+    matches = difflib.get_close_matches(name.lower(), by_lower, n=1)
+    return f"did you mean {by_lower[matches[0]]}?" if matches else ""

@@ -9,16 +9,18 @@ from __future__ import annotations
 import dataclasses
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from omegaconf import OmegaConf
 
 from ids3d.config import Node, Origin, merge, parse, read_file, read_overrides
+from ids3d.device import DEVICE
 from ids3d.errors import UserError
 from ids3d.registry import find_among, names
+from ids3d.tasks import LONGEST_NAME
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,9 @@ class Prompts:
                 )
 
 
+J = TypeVar("J", bound="Job")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Job:
     """What every root of a config has. Results go to `<output>/<name>/<tag>/`."""
@@ -92,22 +97,45 @@ class Job:
     tag: str = ""  # the run's folder within the name's; empty: `default_tag`
     output: str = "outputs"
     seed: int = 0
-    device: Literal["auto", "cpu", "cuda"] = "auto"  # auto: CUDA where there is a device
+    device: str = "auto"  # cpu, cuda, cuda:1 (the second one); auto: CUDA where there is a device
     tracking: Literal["wandb", "csv", "none"] = "csv"
 
     def __post_init__(self) -> None:
         for key, text in (("name", self.name), ("tag", self.tag)):
             if not re.fullmatch(r"[\w.+=-]*", text) or text in (".", ".."):
                 raise ValueError(f"{key} {text!r} cannot name a folder: use letters, digits and . _ - + =")
+            if len(text.encode()) > LONGEST_NAME:
+                raise ValueError(
+                    f"{key} has {len(text)} characters: a folder's name has at most {LONGEST_NAME}"
+                )
         if not self.name:
             raise ValueError("name is empty")
+        if self.name == "reconstructions":
+            raise ValueError("name 'reconstructions' is taken by the folder of what runs share")
         if not 0 <= self.seed < 2**63:
             raise ValueError(f"seed {self.seed} is not between 0 and 2^63")
+        if not DEVICE.fullmatch(self.device):
+            raise ValueError(f"device {self.device!r}: expected auto, cpu, cuda or, of several, cuda:N")
 
     @property
     def folder(self) -> Path:
         """Where this run's results go."""
         return Path(self.output) / self.name / self.tag
+
+    def moved_to(self: J, folder: Path) -> J:
+        """The job with its results in `folder`, whatever it was called when it was made. Raises UserError."""
+        try:
+            return dataclasses.replace(
+                self, output=str(folder.parent.parent), name=folder.parent.name, tag=folder.name
+            )
+        except ValueError as error:
+            raise UserError(f"{folder}: {error}: rename the folder") from None
+
+    @property
+    def names_code(self) -> bool:
+        """Whether a module is named by its import path; to go on with such a run takes --trust-code."""
+        values = (getattr(self, f.name) for f in dataclasses.fields(self))
+        return any(isinstance(value, Module) and ":" in value.type for value in values)
 
     def default_tag(self) -> str:
         """The tag of a run that was given none: the date and the time."""
@@ -196,24 +224,43 @@ DEFAULTS = {
 }
 
 
-def load(files: Sequence[str | Path], overrides: Sequence[str] = ()) -> Job:
+def load(
+    files: Sequence[str | Path], overrides: Sequence[str] = (), data_only: Sequence[str | Path] = ()
+) -> Job:
     """The job that `files`, merged left to right, and then `key=value` `overrides` describe.
 
     A key that names a module may hold the module's name or a mapping with `type`. Where a later layer names another
     type, the settings of the earlier one are dropped; all overrides are one layer, whatever their order. Only the
     root's keys are checked here, and what `data` names: the modules' own need their imports, so `Job.check` does that.
 
+    Args:
+        data_only: those of the files that somebody else may have written. Nothing is imported because they say so.
+
     Raises UserError: a file that is missing or is no YAML, an override that is not key=value, an unknown key, a bad
-    value.
+    value, an import path in one of the files `data_only`.
     """
     tree = Node()
     for file in files:
         tree = merge(tree, read_file(Path(file), DEFAULTS), DEFAULTS)
     tree = merge(tree, read_overrides(overrides, DEFAULTS), DEFAULTS)
+    _refuse_code(tree, {str(Path(file)) for file in data_only})
     root = _root(tree)
     for key, field_of in module_fields(root).items():
         tree[key] = _module(key, tree, field_of["kinds"], field_of["default"])
     return parse(root, tree)
+
+
+def _refuse_code(tree: Node, data_only: Container[str]) -> None:
+    """Raise UserError for a module that one of these files gives by its import path: importing it runs it."""
+    for key in DEFAULTS:
+        node = tree.get(key)
+        if isinstance(node, Node) and ":" in str(node.get("type", "")):
+            origin = node.origins["type"] if "type" in node.origins else tree.origins[key]
+            if origin.source in data_only:
+                raise UserError(
+                    f"{key} ({origin.source}) is {node['type']}, which is code outside of ids3d that would be run: "
+                    "if you trust it, add --trust-code"
+                )
 
 
 def _root(tree: Node) -> type[Job]:

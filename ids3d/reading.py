@@ -9,36 +9,38 @@ from typing import Any
 
 from ids3d.errors import UserError
 
-LARGEST = 16 * 2**20
-"""Bytes: no config, table or caption of ours is as large."""
 
-
-def read_text(path: Path) -> str:
+def read_text(path: Path, kind: str = "", largest: int = 16 * 2**20) -> str:
     """Return the text of a UTF-8 file, without a byte order mark.
+
+    Args:
+        kind: what messages call the file, such as "config".
+        largest: bytes that it may have.
 
     Raises UserError: it is missing, no plain file (a pipe might never end), too large, or no text.
     """
+    named = f"{kind} {path}".strip()
     try:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):
-            raise UserError(f"cannot read {path}: it is no plain file")
-        if status.st_size > LARGEST:
-            raise UserError(f"cannot read {path}: it has {status.st_size} bytes, more than {LARGEST}")
+            raise UserError(f"{named} cannot be read: it is no plain file")
+        if status.st_size > largest:
+            raise UserError(f"{named} cannot be read: {status.st_size} bytes are more than {largest}")
         return path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
-        raise UserError(f"cannot read {path}: there is no such file") from None
+        raise UserError(f"{named} does not exist") from None
     except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from error
-    except ValueError as error:  # not UTF-8; or a path that no file can have
-        raise UserError(f"cannot read {path}: {error}") from error
+        raise UserError(f"{named} cannot be read: {error.strerror}") from error
+    except ValueError as error:  # no UTF-8; or a path that no file can have
+        raise UserError(f"{named} cannot be read: {error}") from error
 
 
 def read_json(path: Path) -> Any:
-    """Return what a JSON file holds. Raises UserError: it cannot be read, or holds no JSON."""
+    """Return what a JSON file holds. Raises UserError: it cannot be read, or is no JSON."""
     text = read_text(path)
     try:
         return json.loads(text)
     except RecursionError:
-        raise UserError(f"cannot read {path}: it is nested too deeply") from None
+        raise UserError(f"{path} cannot be read: it is nested too deeply") from None
     except ValueError as error:
-        raise UserError(f"cannot read {path}: {error}") from error
+        raise UserError(f"{path} cannot be read: {error}") from error

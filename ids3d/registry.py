@@ -6,15 +6,19 @@ A kind of module has one name, one package that its modules live in, one file ea
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import importlib.util
 import inspect
 import pkgutil
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from ids3d.errors import UserError, nearest
+
+IMPORT_PATH = re.compile(r"([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*):([A-Za-z_]\w*)")
 
 
 @dataclass(frozen=True)
@@ -54,10 +58,14 @@ _classes: dict[str, dict[str, type]] = {kind: {} for kind in KINDS}
 def register(kind: str, name: str) -> Callable[[T], T]:
     """A class decorator that makes the class known as `name` among the modules of `kind`.
 
-    The class must hold a dataclass named `Config`: its settings. Raises ValueError for a name taken by another class.
+    The class must hold a dataclass named `Config`: its settings. Raises ValueError for a name taken by another class,
+    and for one that is not in lower case: configs' names are taken without regard to case.
     """
     if kind not in _classes:
         raise ValueError(f"unknown kind of module {kind!r}: one of {', '.join(KINDS)}")
+
+    if name != name.lower():
+        raise ValueError(f"{kind} {name!r}: names are in lower case")
 
     def add(cls: T) -> T:
         known = _classes[kind].get(name)
@@ -75,7 +83,7 @@ def find(kind: str, name: str) -> Any:
 
 
 def find_among(kinds: Sequence[str], name: str) -> tuple[str, Any]:
-    """The class registered as `name` under one of `kinds`, or the one at the import path `package.module:Class`.
+    """The class registered as `name`, in any case, under one of `kinds`, or the one at an import path `module:Class`.
 
     Returns: the kind that it is of, and the class. A class given by its path is of the first kind whose Protocol it
         satisfies.
@@ -84,6 +92,7 @@ def find_among(kinds: Sequence[str], name: str) -> tuple[str, Any]:
     """
     if ":" in name:
         return _by_path(name, kinds)
+    written, name = name, name.lower()
     for look in (_import_file_of, _import_all):
         for kind in kinds:
             if name not in _classes[kind]:
@@ -95,9 +104,8 @@ def find_among(kinds: Sequence[str], name: str) -> tuple[str, Any]:
                     raise UserError(f"{kind} {name!r}: {faults[0]}")
                 return kind, cls
     known = [n for kind in kinds for n in names(kind)]
-    raise UserError(
-        f"unknown {' or '.join(kinds)} {name!r}: {nearest(name, known)} (known: {', '.join(known)})"
-    )
+    hint = f": {near}" if (near := nearest(name, known)) else ""
+    raise UserError(f"unknown {' or '.join(kinds)} {written[:100]!r}{hint} (known: {', '.join(known)})")
 
 
 def names(kind: str) -> list[str]:
@@ -114,7 +122,7 @@ def shortcomings(cls: type, kind: str) -> list[str]:
     """
     wanted = protocol_of(kind)
     found = []
-    if not isinstance(getattr(cls, "Config", None), type):
+    if not dataclasses.is_dataclass(getattr(cls, "Config", None)):
         found.append(f"{cls.__qualname__} holds no dataclass named Config")
     for name in methods_of(wanted):
         if not callable(getattr(cls, name, None)):
@@ -127,7 +135,7 @@ def shortcomings(cls: type, kind: str) -> list[str]:
     made_with = list(inspect.signature(wanted.__init__).parameters)[1:]
     try:
         inspect.signature(cls).bind(*made_with)
-    except TypeError:
+    except (TypeError, ValueError):  # ValueError: a class in C, which does not say how it is made
         found.append(f"{cls.__qualname__} cannot be made as every {kind} is: {kind}({', '.join(made_with)})")
     return found
 
@@ -164,8 +172,11 @@ def _import_all(package_name: str, name: str = "") -> None:
 
 
 def _by_path(path: str, kinds: Sequence[str]) -> tuple[str, Any]:
-    module_name, _, class_name = path.partition(":")
     what = " or ".join(kinds)
+    match = IMPORT_PATH.fullmatch(path)
+    if match is None:
+        raise UserError(f"{what} {path[:100]!r}: expected package.module:Class")
+    module_name, class_name = match.groups()
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
@@ -173,12 +184,11 @@ def _by_path(path: str, kinds: Sequence[str]) -> tuple[str, Any]:
         if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
             raise
         raise UserError(f"{what} {path!r}: there is no module {error.name} on the Python path") from None
-    except ValueError:
-        raise UserError(f"{what} {path!r}: expected package.module:Class") from None
     found = vars(module).get(class_name)
     if found is None:
-        hint = nearest(class_name, vars(module))
-        raise UserError(f"{what} {path!r}: {module_name} has no {class_name!r}; {hint}")
+        classes = [name for name, value in vars(module).items() if isinstance(value, type)]
+        near = nearest(class_name, classes)
+        raise UserError(f"{what} {path!r}: {module_name} has no {class_name!r}{'; ' if near else ''}{near}")
     if not isinstance(found, type):
         raise UserError(f"{what} {path!r}: expected a class that holds a dataclass named Config")
     faults: Sequence[str] = ()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from ids3d.errors import UserError
@@ -37,18 +37,25 @@ class SavedRun:
     figures: Figures
 
 
-def load_job(folder: Path) -> SceneJob:
-    """The config of a run's folder, where that lies now. Raises UserError: it is no run over a scene."""
-    job = load([folder / "config.yaml"])
+def load_job(folder: Path, trust_code: bool = False) -> SceneJob:
+    """The config of a run's folder, where that lies now.
+
+    Raises UserError: it is no run over a scene, or names code by an import path, without `trust_code`.
+    """
+    config = folder / "config.yaml"
+    job = load([config], data_only=() if trust_code else (config,))
     if not isinstance(job, SceneJob):
         raise UserError(f"{folder} is no run over a scene")
-    return replace(job, output=str(folder.parent.parent), name=folder.parent.name, tag=folder.name)
+    return job.moved_to(folder)
 
 
-def load_run(folder: Path) -> SavedRun:
-    """A finished run from its folder. Raises UserError: it is none, or the field before or after its edit is gone."""
+def load_run(folder: Path, trust_code: bool = False) -> SavedRun:
+    """A finished run from its folder; see `load_job`.
+
+    Raises UserError: it is none, or the field before or after its edit is gone.
+    """
     with GracefulStop() as stop:
-        return _load(SceneEditRun(load_job(folder), stop))
+        return _load(SceneEditRun(load_job(folder, trust_code), stop))
 
 
 def _load(run: SceneEditRun) -> SavedRun:

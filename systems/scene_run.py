@@ -60,7 +60,8 @@ class SceneRun:
         self.job, self.stop, self.folder = job, stop, job.folder
         self.device = pick_device(job.device)
         self.checkpoints = self.folder / "checkpoints"
-        self.resume_hint = f"To go on: {launch_command()} --resume {self.folder}"
+        trust = " --trust-code" if job.names_code else ""
+        self.resume_hint = f"To go on: {launch_command()} --resume {self.folder}{trust}"
         self.scene: Scene = job.data.build().load()
         self.seconds_before = 0.0  # spent in training by the processes that this one resumed
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -12,6 +14,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from ids3d.config import Node, Origin, parse
+from ids3d.config.habits import HABITS
 from ids3d.errors import UserError
 from ids3d.experiment import Prompts, load
 
@@ -76,6 +79,22 @@ def test_parse_takes_each_kind_of_value() -> None:
         ({"rate": "fast"}, "bad value for m.rate: expected a number, got 'fast'"),
         ({"rate": True}, "bad value for m.rate: expected a number, got true"),
         ({"rate": float("nan")}, "bad value for m.rate: expected a number, got nan"),
+        ({"rate": float("inf")}, "bad value for m.rate: expected a number, got inf"),
+        ({"rate": -1e300}, "bad value for m.rate: expected a number, got -1e+300"),
+        ({"rate": 10**400}, f"bad value for m.rate: expected a number, got 1{'0' * 96}..."),
+        ({"rate": 10**5000}, "bad value for m.rate: expected a number, got a very large number"),
+        ({"span": [0, float("inf")]}, "bad value for m.span[1]: expected a number, got inf"),
+        ({"steps": 1e300}, "bad value for m.steps: expected a whole number, got 1e+300"),
+        ({"steps": 2**63}, "bad value for m.steps: expected a whole number, got 9223372036854775808"),
+        ({"title": "a\ud800"}, "bad value for m.title: 'a\\ud800' has characters that no text has"),
+        ({"title": "a\0"}, "bad value for m.title: 'a\\x00' has characters that no text has"),
+        (
+            {"title": "a" * 20_000},
+            "bad value for m.title: a text of 20000 characters, more than 10000",
+        ),
+        ({"mode": "nothing"}, "bad value for m.mode: expected fast or slow, got 'nothing'"),
+        ({"qqq": 1}, f"unknown key m.qqq: known are {', '.join(asdict(Everything()))}"),
+        ({"STEPS": 1}, "unknown key m.STEPS: did you mean steps?"),
         ({"steps": 1.5}, "bad value for m.steps: expected a whole number, got 1.5"),
         ({"steps": float("inf")}, "bad value for m.steps: expected a whole number, got inf"),
         ({"steps": None}, "bad value for m.steps: expected a whole number, got null"),
@@ -220,6 +239,31 @@ def test_interpolation_is_refused(folder: Path) -> None:
         ("name: x\n", ["=3"], ["'=3'", "key=value"]),
         ("name: x\n", ["name=../x"], ["'../x'", "folder"]),
         ("name: x\n", ["seed=-1"], ["seed -1"]),
+        ("name: x\n", [f"tag={'a' * 300}"], ["tag has 300 characters"]),
+        ("name: x\n", [f"tag={'é' * 150}"], ["tag has 150 characters"]),
+        ("name: reconstructions\n", [], ["what runs share"]),
+        ("name: x\n", ["device=gpu"], ["device 'gpu'", "cuda:N"]),
+        ("name: x\n", ["device=cuda:x"], ["device 'cuda:x'"]),
+        ("name: x\n", ["prompt.target=\udcff"], ["prompt.target (command line)", "no text has"]),
+        ('name: x\nprompt: {target: "\\ud800"}\n', [], ["b.yaml"]),
+        ("name: x\n", [".".join("a" * 100) + "=1"], ["within one another"]),
+        ("name: x\n", [f"seed={'[' * 9999}{']' * 9999}"], ["a whole number"]),
+        ("name: x\n", [f"seed={'1' * 9999}"], ["a whole number"]),
+        ("name: x\n", ["guidance=.:x"], ["guidance (command line)", "'.:x'", "package.module:Class"]),
+        ("name: x\n", ["guidance=a.:x"], ["package.module:Class"]),
+        ("name: x\n", ["guidance=builtins:dict"], ["dataclass named Config"]),
+        ("name: x\n", ["guidance=toy_guidances:__spec__"], ["expected a class"]),
+        ("5\n", [], ["b.yaml", "top level"]),
+        ("null\n", [], ["b.yaml", "top level"]),
+        ("'a: b'\n", [], ["b.yaml", "top level"]),
+        (f"name: {'[' * 9999}\n", [], ["b.yaml, line 1", "within one another"]),
+        (f"name: {'{a: ' * 9999}\n", [], ["b.yaml, line 1", "within one another"]),
+        ("a: &a [1, 1]\nname: [*a, *a]\n", [], ["b.yaml, line 2", "aliases"]),
+        ("name: !!python/object/apply:os.getcwd []\n", [], ["b.yaml, line 1", "tags"]),
+        ("name: !!int x\n", [], ["b.yaml, line 1", "tags"]),
+        (f"seed: {'1' * 9999}\n", [], ["b.yaml", "digits"]),
+        ("name: x\ndata: {root: ['${oc.env:HOME}']}\n", [], ["b.yaml: data: ", "not supported"]),
+        ("name: x\n'${oc.env:HOME}': x\n", [], ["unknown key ${oc.env:HOME} (b.yaml)"]),
         ("seed: 1\n", [], ["name has no value"]),
         ("name: [\n", [], ["b.yaml, line", "YAML"]),
         ("name: x\nname: y\n", [], ["b.yaml, line 2", "YAML"]),
@@ -231,15 +275,83 @@ def test_interpolation_is_refused(folder: Path) -> None:
 )
 def test_load_names_what_is_wrong(folder: Path, content: str, overrides: list[str], parts: list[str]) -> None:
     (folder / "b.yaml").write_text(content)
-    message = said(load, ["b.yaml"], overrides)
+    message = said(lambda: load(["b.yaml"], overrides).check())
     assert all(part in message for part in parts), message
 
 
 def test_load_names_the_files_that_cannot_be_read(folder: Path) -> None:
     assert said(load, ["none.yaml"]) == "config none.yaml does not exist"
     (folder / "binary.yaml").write_bytes(b"\xff\xfe\x00")
-    assert "binary.yaml cannot be read" in said(load, ["binary.yaml"])
+    assert "config binary.yaml cannot be read" in said(load, ["binary.yaml"])
     assert "cannot be read" in said(load, [str(folder)])
+    assert "cannot be read" in said(load, ["x" * 5000])
+    assert "cannot be read" in said(load, ["a\0"])
+    os.mkfifo(folder / "pipe.yaml")
+    assert said(load, ["pipe.yaml"]) == "config pipe.yaml cannot be read: it is no plain file"
+    (folder / "large.yaml").write_text("# filled up\n" * 100_000)
+    assert "cannot be read: 1200000 bytes" in said(load, ["large.yaml"])
+
+
+def test_names_of_modules_are_taken_in_any_case(folder: Path) -> None:
+    (folder / "upper.yaml").write_text("name: toy\nguidance: IDS\n")
+    (folder / "typed.yaml").write_text("name: toy\nguidance: {type: Ids, fpr_scale: 2}\n")
+    assert load(["upper.yaml"]).guidance.type == "ids"
+    assert load(["typed.yaml"], ["guidance=IDS"]).guidance.settings().fpr_scale == 2
+    assert load(["typed.yaml"], ["guidance.type=DDS"]).guidance.find().__name__ == "DDS"
+
+
+@pytest.mark.parametrize(
+    ("typed", "advice"),
+    [
+        ("resume=outputs/x/y/ckpts/last.ckpt", "--resume RUN"),
+        ("system.prompt_processor.prompt=a cat", "prompt.target="),
+        ("system.prompt_processor_type=x", "modules are at the top"),
+        ("system.guidance.guidance_scale=100", "guidance.guidance_scale="),
+        ("trainer.max_steps=500", "edit.steps="),
+        ("data.batch_size=2", "edit.views_per_step="),
+        ("system.optimizer.args.lr=0.1", "edit.lr="),
+        ("exp_root_dir=out", "output="),
+    ],
+)
+def test_what_threestudio_calls_it_is_answered_with_how_it_is_done_here(typed: str, advice: str) -> None:
+    def check(overrides: list[str]) -> None:
+        load([], ["name=x", *overrides]).check()
+
+    message = said(check, [typed])
+    assert message.startswith(f"unknown key {typed.split('=')[0].split('.')[0]}") and advice in message
+
+
+def test_every_answer_to_a_habit_names_settings_that_there_are() -> None:
+    scene, images = (load([], ["name=x", f"data={data}"]).to_mapping() for data in ("llff", "files"))
+    for advice in HABITS.values():
+        for path in re.findall(r"([a-z_]+(?:\.[a-z_]+)*)=", advice):
+            first, _, second = path.partition(".")
+            assert any(first in s and (not second or second in s[first]) for s in (scene, images)), path
+
+
+def test_what_a_file_of_somebody_else_names_is_not_imported(folder: Path) -> None:
+    (folder / "left_behind.py").write_text("raise SystemExit('it ran')\n")
+    for key in ("guidance", "data", "train"):
+        for text in (f"{key}: left_behind:Evil\n", f"{key}: {{type: 'left_behind:Evil'}}\n"):
+            (folder / "b.yaml").write_text(f"name: x\n{text}")
+            assert "--trust-code" in said(lambda: load(["b.yaml"], data_only=["b.yaml"]).check())
+    # What the user types is the user's own, and so is what the type of somebody else's file is replaced with.
+    trusted = ["guidance=toy_guidances:Soft", "guidance.power=5"]
+    assert load(["a.yaml"], trusted, data_only=["a.yaml"]).guidance.settings().power == 5
+    assert load(["a.yaml"], ["guidance=ids"], data_only=["a.yaml"]).guidance.type == "ids"
+    assert load(["a.yaml"], data_only=["hard.yaml"]).guidance.find().__name__ == "Soft"
+    assert "--trust-code" in said(lambda: load(["a.yaml"], ["guidance.power=5"], data_only=["a.yaml"]))
+
+
+def test_a_run_that_names_code_says_so(folder: Path) -> None:
+    assert load(["a.yaml"]).names_code
+    assert not load(["a.yaml"], ["guidance=ids"]).names_code
+
+
+def test_a_job_is_moved_to_where_its_folder_is(folder: Path) -> None:
+    job = load(["a.yaml"]).moved_to(Path("/somewhere/else/again"))
+    assert job.folder == Path("/somewhere/else/again")
+    assert "rename the folder" in said(load(["a.yaml"]).moved_to, Path("/somewhere/my runs/a"))
 
 
 def test_a_modules_own_keys_are_checked_with_their_source(folder: Path) -> None:

@@ -15,6 +15,7 @@ from ids3d.experiment import load
 
 ROOT = Path(__file__).parent.parent
 CONFIG = str(ROOT / "configs" / "ids-llff.yaml")
+SAMPLE = str(ROOT / "ids3d" / "scenes" / "tabletop_llff")
 
 
 def test_a_process_ends_with_one_line_and_exit_code_2(tmp_path: Path) -> None:
@@ -36,6 +37,9 @@ def test_a_process_ends_with_one_line_and_exit_code_2(tmp_path: Path) -> None:
         (["--resume", "nowhere"], ["nowhere", "config.yaml"]),
         (["--test", CONFIG], ["ids-llff.yaml", "config.yaml"]),
         (["--nonsense", "--config", CONFIG], ["--nonsense", "--help"]),
+        (["--config", CONFIG, "--gpu", "-1"], ["device 'cuda:-1'"]),
+        (["--config", CONFIG, "--gpu", "0,1"], ["--gpu", "0,1"]),
+        (["--config", CONFIG, "--train", "--gpu", "0", "trainer.max_steps=5"], ["edit.steps="]),
     ],
 )
 def test_what_is_wrong_is_one_line_and_exit_code_2(
@@ -97,6 +101,7 @@ def test_help_needs_no_heavy_imports(tmp_path: Path) -> None:
         ("--config a.yaml --train seed=1", ["a.yaml"], ["seed=1"]),
         ("--config runs/lr=3/config.yaml", ["runs/lr=3/config.yaml"], []),
         ("--resume out/x seed=1", [], ["seed=1"]),
+        ("--config a.yaml --train --gpu 1 seed=1", ["a.yaml"], ["device=cuda:1", "seed=1"]),
     ],
 )
 def test_files_and_overrides_are_told_apart(line: str, files: list[str], overrides: list[str]) -> None:
@@ -180,3 +185,19 @@ def test_a_command_is_named_as_it_was_typed(monkeypatch: pytest.MonkeyPatch) -> 
     for program, command in (("/usr/bin/ids3d", "ids3d"), ("launch.py", "python launch.py")):
         monkeypatch.setattr(sys, "argv", [program])
         assert launch_command() == command
+
+
+@pytest.mark.parametrize("mode", ["--resume", "--test"])
+def test_a_runs_config_runs_no_code_unless_it_is_trusted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str
+) -> None:
+    folder = tmp_path / "out" / "x" / "y"
+    folder.mkdir(parents=True)
+    (tmp_path / "somebodys_code.py").write_text("raise SystemExit('it ran')\n")
+    (folder / "config.yaml").write_text("name: x\ntag: y\nguidance: somebodys_code:Evil\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(UserError, match="--trust-code"):
+        launch.main([mode, str(folder)])
+    with pytest.raises(SystemExit, match="it ran"):
+        launch.main([mode, str(folder), "--trust-code", "data.root=" + SAMPLE])
+    assert [file.name for file in folder.iterdir()] == ["config.yaml"]

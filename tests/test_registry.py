@@ -29,6 +29,9 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "    def __init__(self, cfg, prior): pass\n"
         "    def __call__(self, z): pass\n"
         "class Bare: pass\n"
+        "class Heir(Plain): pass\n"
+        "class Odd(Plain):\n"
+        "    class Config: pass\n"
         "class Mute(Plain):\n"
         "    __call__ = None\n"
         "from abc import ABC, abstractmethod\n"
@@ -73,6 +76,9 @@ def test_find_by_path() -> None:
         ("plain.x", ["unknown guidance 'plain.x'"]),
         ("", ["unknown guidance ''"]),
         ("plian", ["unknown guidance 'plian'", "did you mean plain?"]),
+        ("PLIAN", ["unknown guidance 'PLIAN'", "did you mean plain?"]),
+        ("zzz", ["unknown guidance 'zzz' (known: plain)"]),
+        ("x" * 999, ["unknown guidance 'xxx"]),
         ("toy_package.plain:Plan", ["has no 'Plan'", "did you mean Plain?"]),
         ("toy_package.plain:Bare", ["Config"]),
         ("toy_package.plain:register", ["Config"]),
@@ -82,12 +88,35 @@ def test_find_by_path() -> None:
         ("toy_package.none:Plain", ["no module toy_package.none"]),
         ("nowhere_at_all.plain:Plain", ["no module nowhere_at_all"]),
         (":Plain", ["package.module:Class"]),
+        (".:Plain", ["package.module:Class"]),
+        ("..a:Plain", ["package.module:Class"]),
+        ("toy_package.plain:Plain.Config", ["package.module:Class"]),
+        ("toy_package.plain:spec", ["toy_package.plain has no 'spec'"]),
+        ("toy_package.plain:Odd", ["Odd holds no dataclass named Config"]),
+        ("builtins:dict", ["dict holds no dataclass named Config"]),
     ],
 )
 def test_what_is_not_there_is_named(name: str, parts: list[str]) -> None:
     with pytest.raises(UserError) as caught:
         find("guidance", name)
     assert all(part in str(caught.value) for part in parts), str(caught.value)
+
+
+def test_a_class_may_inherit_its_config() -> None:
+    heir = find("guidance", "toy_package.plain:Heir")
+    assert heir.Config is find("guidance", "plain").Config and "Config" not in vars(heir)
+
+
+def test_names_are_found_in_any_case() -> None:
+    assert find("guidance", "PLain").__name__ == "Plain"
+    with pytest.raises(ValueError, match="lower case"):
+        register("guidance", "Plain")
+
+
+def test_no_hint_where_nothing_is_near() -> None:
+    with pytest.raises(UserError) as caught:
+        find("guidance", "toy_package.plain:__spec")
+    assert "did you mean" not in str(caught.value)
 
 
 def test_a_broken_import_inside_a_module_is_not_hidden(package: Path) -> None:

@@ -13,8 +13,11 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from ids3d.errors import UserError
+from ids3d.reading import read_text
 
 COMMAND_LINE = "command line"
+LARGEST = 2**18  # bytes of a config
+DEEPEST = 20  # mappings and lists within one another
 
 
 @dataclass(frozen=True)
@@ -52,23 +55,42 @@ def find_config(path: str) -> Path:
 
 def read_file(file: Path, modules: ModuleDefaults) -> Node:
     """Read the layer of a YAML file. Raises UserError: it is missing, cannot be read, or is no YAML mapping."""
+    text = read_text(file, "config", LARGEST)
     try:
-        text = file.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise UserError(f"config {file} does not exist") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"config {file} cannot be read: {error}") from None
-    try:
-        values = OmegaConf.to_container(OmegaConf.create(text)) if text.strip() else {}
+        root = _check_yaml(text)
+        is_mapping = isinstance(root, yaml.MappingStartEvent)
+        values = OmegaConf.to_container(OmegaConf.create(text)) if is_mapping else {}
     except yaml.MarkedYAMLError as error:
         line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
         raise UserError(f"config {file}{line}: not valid YAML: {error.problem}") from None
-    except (yaml.YAMLError, OmegaConfBaseException) as error:
+    except (yaml.YAMLError, OmegaConfBaseException, ValueError) as error:
         raise UserError(f"config {file}: not valid YAML: {error}") from None
-    # A file that holds nothing but a word is read as that key without a value.
-    if not isinstance(values, dict) or (":" not in text and values):
+    if not isinstance(values, dict) or (root is not None and not is_mapping):
         raise UserError(f"config {file}: expected `key: value` lines at the top level")
-    return _as_node(values, str(file), modules)
+    return _with_module_names(_as_node(values, str(file), modules), modules)
+
+
+def _check_yaml(text: str) -> yaml.NodeEvent | None:
+    """Return the event that the value of a YAML document begins with, None if it has no value.
+
+    Raises yaml.MarkedYAMLError for what settings have no use for: aliases, a few of which can stand for more values
+    than memory holds; tags, which make objects of any kind; and nesting so deep that a recursion would not end.
+    """
+    root, depth = None, 0
+    for event in yaml.parse(text, yaml.SafeLoader):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        fault = ""
+        if isinstance(event, yaml.AliasEvent):
+            fault = "*aliases are not supported: write the value itself"
+        elif isinstance(event, yaml.NodeEvent) and event.tag is not None:
+            fault = "!tags are not supported: write the value itself"
+        elif depth > DEEPEST:
+            fault = f"more than {DEEPEST} mappings and lists within one another"
+        if fault:
+            raise yaml.MarkedYAMLError(problem=fault, problem_mark=event.start_mark)
+        if root is None and isinstance(event, yaml.NodeEvent):
+            root = event
+    return root
 
 
 def read_overrides(overrides: Sequence[str], modules: ModuleDefaults) -> Node:
@@ -81,6 +103,8 @@ def read_overrides(overrides: Sequence[str], modules: ModuleDefaults) -> Node:
                 f"{override!r} is not an override: expected key=value, such as seed=1 or data.root=/scenes/fern"
             )
         path, text = match.group(1).split("."), match.group(2)
+        if len(path) > DEEPEST:
+            raise UserError(f"{override[:60]!r}...: more than {DEEPEST} keys within one another")
         if "${" in text:
             raise UserError(f"{override!r}: ${{...}} is not supported: write the value itself")
         value = _override_value(text)
@@ -93,7 +117,7 @@ def read_overrides(overrides: Sequence[str], modules: ModuleDefaults) -> Node:
             node = node[key]
         value = _as_node(value, COMMAND_LINE) if isinstance(value, dict) else value
         node.put(path[-1], value, Origin(COMMAND_LINE, text))
-    return layer
+    return _with_module_names(layer, modules)
 
 
 def merge(old: Node, new: Node, modules: ModuleDefaults) -> Node:
@@ -120,8 +144,9 @@ def _is_other_type(before: Node, after: Node, defaults: frozenset[str] | None) -
 
 def _override_value(text: str) -> Any:
     try:
+        _check_yaml(text)
         container = OmegaConf.to_container(OmegaConf.from_dotlist([f"value={text}"]))
-    except (yaml.YAMLError, OmegaConfBaseException):
+    except (yaml.YAMLError, OmegaConfBaseException, ValueError):
         return text  # not YAML, so it can only be meant as text
     assert isinstance(container, dict)
     return container["value"] if text else ""
@@ -133,9 +158,27 @@ def _as_node(values: Mapping[Any, Any], source: str, modules: ModuleDefaults | N
     for key, value in values.items():
         if not isinstance(key, str):
             raise UserError(f"{source}: the key {key!r} is not text")
-        if isinstance(value, str) and "${" in value:
+        if _has_interpolation(value):
             raise UserError(f"{source}: {key}: ${{...}} is not supported: write the value itself")
         if key in (modules or {}) and isinstance(value, str):
             value = {"type": value}
         node.put(key, _as_node(value, source) if isinstance(value, dict) else value, Origin(source))
     return node
+
+
+def _has_interpolation(value: Any) -> bool:
+    """Tell whether a text, or one in lists and mappings, has what OmegaConf would look up, in the environment too."""
+    if isinstance(value, list):
+        return any(map(_has_interpolation, value))
+    if isinstance(value, dict):
+        return any(map(_has_interpolation, [*value, *value.values()]))
+    return isinstance(value, str) and "${" in value
+
+
+def _with_module_names(layer: Node, modules: ModuleDefaults) -> Node:
+    """Return the layer with the names of modules as they are registered, in lower case; import paths as they are."""
+    for key in modules:
+        node = layer.get(key)
+        if isinstance(node, Node) and isinstance(node.get("type"), str) and ":" not in node["type"]:
+            node["type"] = node["type"].lower()
+    return layer

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import types
 import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar, Union
 
+from ids3d.config.habits import habit
 from ids3d.config.layers import Node, Origin
 from ids3d.errors import UserError, nearest
 
 D = TypeVar("D")
+
+LARGEST_INTEGER, LARGEST_NUMBER = 2**63, 1e30
+LONGEST_TEXT = 10_000  # characters
 
 
 @dataclass(frozen=True)
@@ -31,7 +34,8 @@ def parse(cls: type[D], node: Mapping[str, Any], where: str = "") -> D:
     """Return an instance of the dataclass `cls` with the values of `node`, each checked against the field's type.
 
     Understood: bool, int, float, str, Literal, list[...], tuple[...], X | None, dict[str, ...], nested dataclasses
-    and Any. Integers are taken for floats, and whole floats (1e4) for integers; nothing else is converted.
+    and Any. Integers are taken for floats, and whole floats (1e4) for integers; nothing else is converted. Numbers are
+    finite, and text is what can be written into a file.
 
     Args:
         where: the dotted path of `node` in the config, for the messages.
@@ -48,7 +52,8 @@ def parse(cls: type[D], node: Mapping[str, Any], where: str = "") -> D:
     for key, value in node.items():
         entry = _entry(node, key, where)
         if key not in fields:
-            raise UserError(f"unknown key {entry}: {nearest(str(key), fields)}")
+            hint = habit(entry.path, value) or nearest(str(key), fields) or f"known are {', '.join(fields)}"
+            raise UserError(f"unknown key {entry}: {hint}")
         values[key] = _convert(hints[key], value, entry)
     for name, field in fields.items():
         required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
@@ -89,18 +94,17 @@ def _convert(hint: Any, value: Any, entry: _Entry) -> Any:
 
 
 def _convert_scalar(hint: Any, value: Any, entry: _Entry) -> Any:
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
     if hint is str:
         # On the command line what was typed is the text, even where YAML would read a number, a list or a comment.
         if entry.origin is not None and entry.origin.text is not None:
-            return _unquoted(entry.origin.text)
+            return _checked_text(_unquoted(entry.origin.text), entry)
         if isinstance(value, str):
-            return value
+            return _checked_text(value, entry)
     elif hint is bool and isinstance(value, bool):
         return value
-    elif hint is int and is_number and math.isfinite(value) and value == int(value):
+    elif hint is int and _is_number(value, LARGEST_INTEGER) and value == int(value):
         return int(value)
-    elif hint is float and is_number and not math.isnan(value):
+    elif hint is float and _is_number(value, LARGEST_NUMBER):
         return float(value)
     elif hint is type(None) and value is None:
         return None
@@ -109,13 +113,28 @@ def _convert_scalar(hint: Any, value: Any, entry: _Entry) -> Any:
     raise _bad(hint, value, entry)
 
 
+def _is_number(value: Any, limit: float) -> bool:
+    """Tell whether a value is a number less than `limit` away from 0, thus neither infinite nor nan."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < limit
+
+
+def _checked_text(text: str, entry: _Entry) -> str:
+    if len(text) > LONGEST_TEXT:
+        raise UserError(f"bad value for {entry}: a text of {len(text)} characters, more than {LONGEST_TEXT}")
+    # Half a pair of surrogates is what an argument that is no UTF-8 becomes; no file can hold it.
+    if any(c == "\0" or "\ud800" <= c <= "\udfff" for c in text):
+        raise UserError(f"bad value for {entry}: {_shown(text)} has characters that no text has")
+    return text
+
+
 def _convert_literal(hint: Any, value: Any, entry: _Entry) -> Any:
     options = typing.get_args(hint)
     typed = entry.origin.text if entry.origin else None
     for option in options:
         if option == typed or (option == value and type(option) is type(value)):
             return option
-    raise UserError(f"{_bad(hint, value, entry)}; {nearest(str(value), map(str, options))}")
+    hint_of_it = nearest(str(value), map(str, options))
+    raise UserError(f"{_bad(hint, value, entry)}{'; ' if hint_of_it else ''}{hint_of_it}")
 
 
 def _convert_union(hint: Any, value: Any, entry: _Entry) -> Any:
@@ -188,5 +207,16 @@ def _named(hint: Any) -> str:
 
 def _shown(value: Any) -> str:
     if isinstance(value, Mapping):
-        return f"a mapping ({', '.join(map(str, value)) or 'empty'})"
-    return "null" if value is None else str(value).lower() if isinstance(value, bool) else repr(value)
+        shown = f"a mapping ({', '.join(map(str, value)) or 'empty'})"
+    else:
+        shown = (
+            "null" if value is None else str(value).lower() if isinstance(value, bool) else _written(value)
+        )
+    return shown if len(shown) <= 100 else f"{shown[:97]}..."
+
+
+def _written(value: Any) -> str:
+    try:
+        return repr(value)
+    except ValueError:  # an integer of more digits than Python writes
+        return "a very large number"
