@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps, ImageSequence
 
+from ids3d.config.bounds import check_bounds
 from ids3d.errors import UserError
 from ids3d.reading import read_text
 from ids3d.registry import register
@@ -40,8 +41,7 @@ class ImageFiles:
         def __post_init__(self) -> None:
             if self.image is not None and self.folder is not None:
                 raise ValueError("image and folder: give one of them")
-            if self.edit < 0:
-                raise ValueError(f"edit {self.edit}: expected 0 or more")
+            check_bounds(self, edit="[0, 1e6]")
 
     def __init__(self, cfg: Config) -> None:
         self.cfg = cfg

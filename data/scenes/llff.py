@@ -19,6 +19,7 @@ from torch import Tensor
 
 import ids3d
 from ids3d.cameras import Cameras, Views
+from ids3d.config.bounds import check_bounds
 from ids3d.data.scenes.framing import Poses, frame
 from ids3d.data.scenes.photographs import Photograph, find_photographs, inspect, read_masks, read_photographs
 from ids3d.errors import UserError
@@ -55,20 +56,18 @@ class LLFF:
         background: tuple[float, float, float] | None = None
 
         def __post_init__(self) -> None:
-            if self.max_size < 1:
-                raise ValueError(f"max_size must be at least 1, not {self.max_size}")
-            if self.downsample is not None and self.downsample < 1:
-                raise ValueError(f"downsample must be at least 1, not {self.downsample}")
-            if self.holdout < 2:
-                raise ValueError(
-                    f"holdout must be at least 2, so that views are left to train on: {self.holdout}"
-                )
-            if not 0 < self.near_margin <= 1 <= self.far_margin:
-                raise ValueError("near_margin must be in (0, 1] and far_margin at least 1")
-            if self.box_size < 0:
-                raise ValueError(f"box_size must not be negative: {self.box_size}")
-            if not all(0 <= channel <= 1 for channel in self.background or ()):
-                raise ValueError(f"background must be rgb in [0, 1], not {list(self.background or ())}")
+            check_bounds(
+                self,
+                max_size="[1, 16384]",
+                downsample="[1, 1000]",
+                holdout="[2, 1e6]",  # less would leave no view to train on
+                near_margin="(0, 1]",
+                far_margin="[1, 1000]",
+                box_size="[0, 1000]",
+                background="[0, 1]",
+            )
+            if 0 < self.box_size < 1e-3:
+                raise ValueError(f"box_size={self.box_size}: expected 0, or 0.001 or more")
 
     def __init__(self, cfg: Config) -> None:
         self.cfg = cfg

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ids3d.config.bounds import check_bounds
+from ids3d.memory import lack_of_memory
 from ids3d.models.geometry.protocol import ParameterGroups, Regularisation
 from ids3d.models.geometry.spherical_harmonics import basis
 from ids3d.models.geometry.trilinear import Trilinear
@@ -61,14 +63,13 @@ class GridGeometry(nn.Module):
         freeze_density: bool = False  # for edits of the appearance alone
 
         def __post_init__(self) -> None:
-            if self.voxels < 8:
-                raise ValueError(f"voxels={self.voxels}: a grid has at least 8 nodes")
-            if self.sh_degree not in (0, 1, 2):
-                raise ValueError(f"sh_degree={self.sh_degree}: one of 0, 1, 2")
-            if self.magnify < 1:
-                raise ValueError(f"magnify={self.magnify}: at least 1")
-            if not 0 < self.initial_alpha < 1:
-                raise ValueError(f"initial_alpha={self.initial_alpha}: between 0 and 1")
+            check_bounds(
+                self, voxels="[8, 1e12]", sh_degree="[0, 2]", magnify="[1, 100]", initial_alpha="(0, 1)"
+            )
+            # Single precision: the tables, their gradients, and two averages of each in the optimiser.
+            fault = lack_of_memory(16 * self.voxels * (1 + 3 * (self.sh_degree + 1) ** 2))
+            if fault:
+                raise ValueError(f"voxels={self.voxels} {fault}")
 
     aabb: Tensor
     core: Tensor

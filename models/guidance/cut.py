@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ids3d.config.bounds import WEIGHT, check_bounds
 from ids3d.models.guidance.distillation import Distillation, EditStep, GuidanceConfig
 from ids3d.models.guidance.protocol import Generators
 from ids3d.models.guidance.sampling import one_for_each
@@ -31,8 +32,7 @@ class CutConfig(GuidanceConfig):
         super().__post_init__()
         if self.w_cut and self.guidance_scale == 0:
             raise ValueError("w_cut compares what the prompts do, so it needs a guidance_scale other than 0")
-        if self.cut_patches < 1:
-            raise ValueError(f"cut_patches {self.cut_patches}: expected 1 or more")
+        check_bounds(self, w_cut=WEIGHT, cut_patches="[1, 1e6]")
 
 
 class ContrastiveDistillation(Distillation):

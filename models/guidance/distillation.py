@@ -9,6 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from ids3d.config.bounds import check_bounds
 from ids3d.models.guidance.protocol import Generators, Guidance, GuidanceOutput
 from ids3d.models.guidance.sampling import sample_timestep_and_noise
 from ids3d.models.priors.protocol import Prior, Prompt
@@ -27,11 +28,12 @@ class GuidanceConfig:
     max_rms: float | None = None  # a latent's gradient with a greater root mean square is scaled down to this
 
     def __post_init__(self) -> None:
+        check_bounds(
+            self, guidance_scale="[0, 1e4]", max_rms="(0, 1e6]", t_range="[0, 1]", t_range_end="[0, 1]"
+        )
         for low, high in filter(None, (self.t_range, self.t_range_end)):
-            if not 0 <= low <= high <= 1:
+            if low > high:
                 raise ValueError(f"a range of timesteps [{low}, {high}]: expected 0 <= low <= high <= 1")
-        if self.max_rms is not None and self.max_rms <= 0:
-            raise ValueError(f"max_rms {self.max_rms}: expected a number above 0, or null for no limit")
 
     def timestep_limits(self, num_timesteps: int, progress: float = 0.0) -> tuple[int, int]:
         """Return the first and the last timestep that may be drawn when `progress` in [0, 1] of the run is done."""

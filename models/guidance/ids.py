@@ -8,6 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from ids3d.config.bounds import check_bounds
 from ids3d.models.guidance.cut import ContrastiveDistillation, CutConfig
 from ids3d.models.guidance.distillation import EditStep
 from ids3d.models.priors.protocol import Prior, Prompt
@@ -37,8 +38,7 @@ class IDS(ContrastiveDistillation):
 
         def __post_init__(self) -> None:
             super().__post_init__()
-            if self.fpr_iterations < 0:
-                raise ValueError(f"fpr_iterations {self.fpr_iterations}: expected 0 or more")
+            check_bounds(self, fpr_iterations="[0, 1000]", fpr_scale="[0, 1000]")
 
     cfg: Config
 

@@ -8,6 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from ids3d.config.bounds import check_bounds
 from ids3d.models.guidance.distillation import Distillation, EditStep, GuidanceConfig
 from ids3d.registry import register
 from ids3d.schedule import DiffusionSchedule
@@ -30,8 +31,7 @@ class PDS(Distillation):
 
         def __post_init__(self) -> None:
             super().__post_init__()
-            if self.steps < 1:
-                raise ValueError(f"steps {self.steps}: expected 1 or more")
+            check_bounds(self, steps="[1, 1e6]")
 
     cfg: Config
     noises = 2

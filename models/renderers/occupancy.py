@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from ids3d.cameras import Cameras, Rays
+from ids3d.config.bounds import SHARE, STEPS, STEPS_OR_NONE, check_bounds
+from ids3d.memory import lack_of_memory
 from ids3d.models.geometry.protocol import Geometry, ParameterGroups, Regularisation
 from ids3d.models.renderers.environment import Environment
 from ids3d.models.renderers.protocol import RayRender, Render
@@ -51,13 +53,23 @@ class OccupancyRenderer(nn.Module):
         chunk: int = 8192  # rays at a time when rendering whole views: memory and speed, not the result
 
         def __post_init__(self) -> None:
-            for name in ("steps", "occupancy_cells", "occupancy_every", "chunk"):
-                if getattr(self, name) < 1:
-                    raise ValueError(f"{name}={getattr(self, name)}: at least 1")
-            if self.environment < 0:
-                raise ValueError(f"environment={self.environment}: a height in pixels, or 0 for none")
-            if not 0 <= self.occupancy_decay <= 1:
-                raise ValueError(f"occupancy_decay={self.occupancy_decay}: between 0 and 1")
+            check_bounds(
+                self,
+                steps="[1, 1e5]",
+                occupancy_cells="[1, 1e12]",
+                occupancy_every=STEPS,
+                occupancy_warmup=STEPS_OR_NONE,
+                occupancy_decay=SHARE,
+                occupancy_threshold=SHARE,
+                early_stop_eps=SHARE,
+                alpha_threshold=SHARE,
+                environment="[0, 4096]",
+                chunk="[1, 1e9]",
+            )
+            # An update looks at all cells: their numbers, centres, draws and positions, four to eight bytes each.
+            fault = lack_of_memory(100 * self.occupancy_cells)
+            if fault:
+                raise ValueError(f"occupancy_cells={self.occupancy_cells} {fault}")
 
     background: Tensor
 

@@ -10,6 +10,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from ids3d.config.bounds import check_bounds
+from ids3d.errors import UserError
 from ids3d.models.priors.protocol import Prior, Prompt
 from ids3d.models.samplers.ddim import ddim_invert, ddim_step, ddim_timesteps
 from ids3d.models.samplers.protocol import Sampler, Show
@@ -23,8 +25,7 @@ class SamplerConfig:
     guidance_scale: float = 7.5  # ω of classifier-free guidance, on the way back
 
     def __post_init__(self) -> None:
-        if self.steps < 1:
-            raise ValueError(f"steps {self.steps}: expected 1 or more")
+        check_bounds(self, steps="[1, 1e5]", guidance_scale="[0, 1e4]")
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,10 @@ class DDIMSampler(Sampler, ABC):
 
     def __init__(self, cfg: SamplerConfig, prior: Prior) -> None:
         self.cfg, self.prior = cfg, prior
+        if cfg.steps > prior.schedule.num_timesteps:
+            raise UserError(
+                f"guidance.steps={cfg.steps}: the prior's schedule has {prior.schedule.num_timesteps}"
+            )
 
     def timesteps(self) -> list[int]:
         """Return the timesteps of the steps, falling."""

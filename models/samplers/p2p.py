@@ -9,6 +9,7 @@ from difflib import SequenceMatcher
 import torch
 from torch import Tensor
 
+from ids3d.config.bounds import SHARE, check_bounds
 from ids3d.models.samplers.ddim_sampler import DDIMSampler, SamplerConfig, SamplingStep
 from ids3d.registry import register
 
@@ -31,8 +32,7 @@ class P2P(DDIMSampler):
 
         def __post_init__(self) -> None:
             super().__post_init__()
-            if not (0 <= self.cross_share <= 1 and 0 <= self.self_share <= 1):
-                raise ValueError("cross_share and self_share are shares of the steps: expected 0 to 1")
+            check_bounds(self, cross_share=SHARE, self_share=SHARE, self_tokens="[0, 1e9]")
 
     cfg: Config
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ids3d.config.bounds import SHARE, check_bounds
 from ids3d.models.samplers.ddim_sampler import DDIMSampler, SamplerConfig, SamplingStep
 from ids3d.registry import register
 
@@ -27,8 +28,7 @@ class PnP(DDIMSampler):
 
         def __post_init__(self) -> None:
             super().__post_init__()
-            if not (0 <= self.feature_share <= 1 and 0 <= self.attention_share <= 1):
-                raise ValueError("feature_share and attention_share are shares of the steps: expected 0 to 1")
+            check_bounds(self, feature_share=SHARE, attention_share=SHARE)
 
     cfg: Config
 

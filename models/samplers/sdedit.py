@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ids3d.config.bounds import SHARE, check_bounds
 from ids3d.models.priors.protocol import Prompt
 from ids3d.models.samplers.ddim_sampler import DDIMSampler, SamplerConfig, SamplingStep
 from ids3d.registry import register
@@ -23,8 +24,7 @@ class SDEdit(DDIMSampler):
 
         def __post_init__(self) -> None:
             super().__post_init__()
-            if not 0 <= self.strength <= 1:
-                raise ValueError(f"strength {self.strength}: expected a share from 0 to 1")
+            check_bounds(self, strength=SHARE)
 
     cfg: Config
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ids3d.config.bounds import STEPS, check_bounds
 from ids3d.models.guidance.protocol import Guidance
 from ids3d.models.priors.protocol import Prior, Prompt
 from ids3d.models.samplers.protocol import Sampler
@@ -38,10 +39,7 @@ class EditImages:
         clip: str | None = "tabletop"
 
         def __post_init__(self) -> None:
-            if min(self.steps, self.batch_size) < 1 or self.strip < 0:
-                raise ValueError("steps and batch_size must be at least 1, and strip not negative")
-            if self.lr <= 0:
-                raise ValueError(f"lr {self.lr}: expected a number above 0")
+            check_bounds(self, steps=STEPS, lr="(0, 1000]", batch_size="[1, 1000]", strip="[0, 1000]")
 
     def __init__(self, cfg: Config, prior: Prior, method: Guidance | Sampler, seed: int) -> None:
         self.cfg, self.prior, self.method, self.seed = cfg, prior, method, seed

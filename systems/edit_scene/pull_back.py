@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ids3d.cameras import Cameras
+from ids3d.config.bounds import STEPS, STEPS_OR_NONE, check_bounds
 from ids3d.images import colour_depth, depth_range, difference, resize
 from ids3d.metrics import psnr
 from ids3d.models.priors.protocol import Prompt, editing_size
@@ -52,10 +53,8 @@ class EditScene(pl.LightningModule):
         log_every: int = 10  # steps
 
         def __post_init__(self) -> None:
-            if self.steps < 1 or self.views_per_step < 1:
-                raise ValueError("steps and views_per_step must be at least 1")
-            if self.lr <= 0 or not 0 <= self.momentum < 1:
-                raise ValueError("lr must be positive and momentum in [0, 1)")
+            check_bounds(self, steps=STEPS, log_every=STEPS, validate_every=STEPS_OR_NONE)
+            check_bounds(self, lr="(0, 1000]", momentum="[0, 1)", views_per_step="[1, 1000]")
 
     def __init__(self, cfg: Config, renderer: Renderer, edit: SceneEdit) -> None:
         super().__init__()

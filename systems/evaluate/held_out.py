@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 import ids3d
+from ids3d.config.bounds import check_bounds
 from ids3d.images import (
     colour_depth,
     depth_range,
@@ -78,10 +79,7 @@ class Evaluate:
         film_size: int = 192  # longest side in pixels; images are not enlarged
 
         def __post_init__(self) -> None:
-            if self.film_frames < 0 or self.film_fps < 1 or self.film_size < 16:
-                raise ValueError(
-                    "film_frames must not be negative, film_fps at least 1, film_size at least 16"
-                )
+            check_bounds(self, film_frames="[0, 1e5]", film_fps="[1, 240]", film_size="[16, 8192]")
 
     def __init__(
         self,

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ids3d.config.bounds import STEPS, STEPS_OR_NONE, WEIGHT, check_bounds
 from ids3d.metrics import psnr
 from ids3d.models.renderers.protocol import Renderer
 from ids3d.registry import register
@@ -47,14 +48,23 @@ class Reconstruct(pl.LightningModule):
         log_every: int = 20  # steps
 
         def __post_init__(self) -> None:
-            if self.steps < 1 or self.rays_per_step < 1:
-                raise ValueError("steps and rays_per_step must be at least 1")
-            if min(self.lr_density, self.lr_appearance) <= 0 or not 0 < self.lr_decay <= 1:
-                raise ValueError("lr_density and lr_appearance must be positive and lr_decay in (0, 1]")
-            if list(self.refine_at) != sorted(set(self.refine_at)) or any(
-                not 0 < s < 1 for s in self.refine_at
-            ):
-                raise ValueError(f"refine_at {list(self.refine_at)} must be rising shares between 0 and 1")
+            check_bounds(
+                self,
+                steps=STEPS,
+                rays_per_step="[1, 1e6]",
+                lr_density="(0, 1000]",
+                lr_appearance="(0, 1000]",
+                lr_decay="(0, 1]",
+                tv_density=WEIGHT,
+                tv_appearance=WEIGHT,
+                distortion=WEIGHT,
+                refine_at="(0, 1)",
+                finer="[1, 1000]",
+                validate_every=STEPS_OR_NONE,
+                log_every=STEPS,
+            )
+            if list(self.refine_at) != sorted(set(self.refine_at)):
+                raise ValueError(f"refine_at={list(self.refine_at)}: expected rising shares of the steps")
 
     def __init__(self, cfg: Config, renderer: Renderer, scene: Scene, seed: int) -> None:
         super().__init__()

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import AutoConfig, CLIPConfig, CLIPModel, CLIPTextModel, CLIPTokenizer, PreTrainedModel
 
+from ids3d.config.bounds import WEIGHT, check_bounds
 from ids3d.errors import UserError
 from ids3d.registry import register
 from ids3d.seeding import generator_for
@@ -66,6 +67,11 @@ class TabletopCLIP(pl.LightningModule):
         whole_weight: float = 0.3  # of the loss on naming all that the picture shows
         start: str | None = None  # a CLIP's folder to begin with, such as ids3d/weights/tabletop/clip
         judge_only: bool = False  # leave the prior's text encoder as it is, which a UNet has been trained on
+
+        def __post_init__(self) -> None:
+            super().__post_init__()
+            check_bounds(self, width="[4, 1e4]", image_layers="[1, 100]", text_layers="[1, 100]")
+            check_bounds(self, negatives="[1, 1000]", patch_weight=WEIGHT, whole_weight=WEIGHT)
 
     def __init__(self, cfg: Config, seed: int, show: Show) -> None:
         super().__init__()

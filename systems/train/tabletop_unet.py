@@ -19,6 +19,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from ids3d.cli import launch_command
+from ids3d.config.bounds import SHARE, WEIGHT, check_bounds
 from ids3d.errors import UserError
 from ids3d.progress import track
 from ids3d.registry import register
@@ -83,6 +84,14 @@ class TabletopUNet(pl.LightningModule):
             None  # a UNet's folder whose weights to begin with, such as ids3d/weights/tabletop/unet
         )
         sample_scale: float = 4.0  # guidance scale of the samples logged
+
+        def __post_init__(self) -> None:
+            super().__post_init__()
+            check_bounds(self, widths="[16, 1e4]", empty_captions=SHARE, snr_gamma=WEIGHT, ema_decay=SHARE)
+            check_bounds(
+                self, naming_weight=WEIGHT, middle="[-1, 10]", object_weight=WEIGHT, object_snr=WEIGHT
+            )
+            check_bounds(self, sample_scale="[0, 1e4]")
 
     def __init__(self, cfg: Config, seed: int, show: Show) -> None:
         super().__init__()

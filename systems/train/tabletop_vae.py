@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 from torchmetrics.functional.image import peak_signal_noise_ratio
 
+from ids3d.config.bounds import WEIGHT, check_bounds
 from ids3d.errors import UserError
 from ids3d.registry import register
 from ids3d.seeding import generator_for
@@ -44,6 +45,11 @@ class TabletopVAE(pl.LightningModule):
         object_weight: float = 1.0
         start: str | None = None  # an autoencoder's folder to begin with, such as ids3d/weights/tabletop/vae
         decoder_only: bool = False  # the latents stay what they are, which a UNet has been trained on
+
+        def __post_init__(self) -> None:
+            super().__post_init__()
+            check_bounds(self, widths="[8, 1e4]", channels="[1, 1000]")
+            check_bounds(self, kl_weight=WEIGHT, edge_weight=WEIGHT, object_weight=WEIGHT)
 
     def __init__(self, cfg: Config, seed: int, show: Show) -> None:
         super().__init__()

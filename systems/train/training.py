@@ -20,6 +20,7 @@ from torch.optim import AdamW
 from transformers import get_cosine_with_min_lr_schedule_with_warmup
 
 from ids3d.cli import launch_command
+from ids3d.config.bounds import STEPS, STEPS_OR_NONE, check_bounds
 from ids3d.data.step_batches import StepDataModule
 from ids3d.device import pick_device
 from ids3d.errors import Interrupted, UserError
@@ -59,6 +60,13 @@ class TrainingConfig:
     sample_every: int = 250  # steps between looks at held-out pictures
     save_minutes: float = 3.0  # between checkpoints, against a kill
     half: bool = False  # compute in bfloat16 where that is safe: faster on a GPU, slower on many processors
+
+    def __post_init__(self) -> None:
+        check_bounds(
+            self, steps=STEPS, warmup=STEPS_OR_NONE, sample_every=STEPS_OR_NONE, save_minutes="[0, 1e6]"
+        )
+        check_bounds(self, batch_size="[1, 1e5]", learning_rate="(0, 10]", weight_decay="[0, 1000]")
+        check_bounds(self, pictures="[1, 1e7]", size="[16, 1024]")
 
 
 def chosen_world(cfg: TrainingConfig) -> World:
