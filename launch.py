@@ -9,9 +9,13 @@ import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ids3d.cli import ArgumentParser, launch_command, run_command
 from ids3d.errors import UserError
+
+if TYPE_CHECKING:
+    from ids3d.experiment import Job
 
 EPILOG = """\
 examples:
@@ -37,7 +41,11 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
     mode.add_argument(
         "--test", metavar="RUN", help="evaluate again what a run's folder, or a checkpoint in it, holds"
     )
-    mode.add_argument("--resume", metavar="RUN", help="continue a run that was stopped, from its folder")
+    mode.add_argument(
+        "--resume",
+        metavar="RUN",
+        help="continue a run that was stopped or killed: its folder, or a checkpoint in it",
+    )
     mode.add_argument(
         "--print-config", action="store_true", help="print every setting with its value, and stop"
     )
@@ -46,6 +54,11 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
         "--trust-code",
         action="store_true",
         help="with --test or --resume: import what the run's config names by import path",
+    )
+    parser.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="replace the run of that tag, once the new one is finished (scenes only)",
     )
     parser.add_argument(
         "overrides", nargs="*", metavar="key=value", help="settings that override those of the files"
@@ -58,16 +71,36 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
         arguments.overrides.insert(0, f"device=cuda:{arguments.gpu}")
     if not (arguments.files or arguments.test or arguments.resume):
         parser.error("no --config FILE")
+    if arguments.overwrite and (arguments.test or arguments.resume):
+        parser.error("--overwrite starts a run: not with --test or --resume")
     return arguments
 
 
 def run_folder(path: str) -> Path:
-    """Return the run's folder that `path` is, or whose last.ckpt it is. Raises UserError if it is neither."""
+    """Return the run's folder that `path` is, or a checkpoint in it. Raises UserError if it is neither."""
+    from ids3d.systems.run_folder import REPLACEMENT, replacement_folder
+
     given = Path(path).resolve()
-    folder = given.parent.parent if given.name == "last.ckpt" else given
-    if not given.exists() or not (folder / "config.yaml").is_file():
-        raise UserError(f"{path} is not the folder of a run (one with a config.yaml), nor a run's last.ckpt")
+    folder = given.parent.parent if given.suffix == ".ckpt" and given.is_file() else given
+    folder = folder.with_name(folder.name.removesuffix(REPLACEMENT))
+    if not any((there / "config.yaml").is_file() for there in (folder, replacement_folder(folder))):
+        raise UserError(
+            f"{path} is not the folder of a run (one with a config.yaml), nor a checkpoint in one"
+        )
     return folder
+
+
+def load_earlier(arguments: argparse.Namespace, files: Sequence[Path]) -> Job:
+    """Return the job of the run that is to be evaluated or gone on with; if one is to replace it, go on with that."""
+    from ids3d.experiment import load_saved
+    from ids3d.systems.run_folder import replacement_folder
+
+    folder = run_folder(arguments.test or arguments.resume)
+    saved = replacement_folder(folder)
+    if arguments.test or not (saved / "config.yaml").is_file():
+        saved = folder
+    job = load_saved(saved, files, arguments.overrides, arguments.trust_code)
+    return dataclasses.replace(job, tag=folder.name)
 
 
 def show_log() -> None:
@@ -82,21 +115,25 @@ def main(argv: Sequence[str]) -> None:
     from ids3d.config import find_config
     from ids3d.experiment import ImageJob, SceneJob, TrainingJob, load
 
-    earlier = run_folder(arguments.test or arguments.resume) if arguments.test or arguments.resume else None
-    files = [earlier / "config.yaml"] if earlier else []
-    left_by_a_run = [] if arguments.trust_code else files
-    job = load([*files, *map(find_config, arguments.files)], arguments.overrides, data_only=left_by_a_run)
+    files = [find_config(file) for file in arguments.files]
+    earlier = bool(arguments.test or arguments.resume)
+    job = load_earlier(arguments, files) if earlier else load(files, arguments.overrides)
     if arguments.print_config:
         print(job.to_yaml(), end="")
         return
-    if earlier:  # its folder as it is now, whatever it was called when it was made
-        job = job.moved_to(earlier)
     job = dataclasses.replace(job, tag=job.tag or job.default_tag())
+    if arguments.overwrite and not isinstance(job, SceneJob):
+        raise UserError("--overwrite is for runs over a scene: what others have finished is not done again")
     if isinstance(job, SceneJob):
         from ids3d.systems.saved_run import evaluate_again
         from ids3d.systems.scene_run import run
 
-        for name, value in (evaluate_again(job) if arguments.test else run(job)).items():
+        figures = (
+            evaluate_again(job)
+            if arguments.test
+            else run(job, resume=bool(arguments.resume), overwrite=arguments.overwrite)
+        )
+        for name, value in figures.items():
             print(f"{name} = {value:.4g}" if isinstance(value, float) else f"{name} = {value}")
         print(f"results: {job.folder}")
     elif arguments.test:

@@ -25,8 +25,7 @@ from ids3d.models.renderers.protocol import Renderer
 from ids3d.systems.edit_scene.protocol import SceneEdit
 from ids3d.systems.edit_scene.pull_back import EditScene
 from ids3d.systems.fitting import ResumeCheckpoint, fit
-from ids3d.systems.scene_run import SceneEditRun
-from ids3d.tracking import Tracking
+from ids3d.systems.scene_phases import SceneEditRun
 
 
 @dataclass
@@ -73,7 +72,7 @@ def edit_scene(
 
     Returns: the fields of an EditRecord, with images (h, w, 3) of the middle held-out view in place of their paths.
     """
-    source = run.reconstruct(Tracking(run.job, run.folder)).renderer
+    source = run.reconstruct().renderer
     edited = copy.deepcopy(source)
     cfg, prior = run.job.edit.settings(), context.prior
     module = EditScene(
@@ -85,7 +84,8 @@ def edit_scene(
     due = [(round(share * cfg.steps), share) for share in shares]
     snapshots = SnapshotCallback(due, lambda: views.figures(edited))
     unfinished = run.folder / f"{key}.ckpt"
-    resume = ResumeCheckpoint(run.stop, unfinished, key, "what is finished is kept: the same command goes on")
+    hint = "what is finished is kept: the same command goes on"
+    resume = ResumeCheckpoint(run.stop, unfinished, key, hint, run.job.save_minutes)
     fit(
         module,
         StepDataModule(module.batch_of_step, held_out=1),
@@ -96,7 +96,7 @@ def edit_scene(
         callbacks=[snapshots],
     )
     seconds = resume.seconds
-    unfinished.unlink(missing_ok=True)
+    resume.discard()
     edited.to(run.device)
     snapshots.snapshots[-1] |= views.geometry(edited)
     return {

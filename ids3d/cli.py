@@ -42,8 +42,8 @@ def positive_int(text: str) -> int:
 def run_command(main: Callable[[Sequence[str]], object], argv: Sequence[str] | None = None) -> int:
     """Call `main` with the words of the command line and return the exit code.
 
-    It is 2 for a UserError, printed as `error: <message>`, and 130 for Interrupted, whose message is printed, and for
-    KeyboardInterrupt. Other exceptions pass.
+    It is 2 for a UserError, printed as `error: <message>`; Interrupted's own, its message printed; and 130 for
+    KeyboardInterrupt, which is said too. Other exceptions pass.
     """
     try:
         main(sys.argv[1:] if argv is None else argv)
@@ -52,7 +52,8 @@ def run_command(main: Callable[[Sequence[str]], object], argv: Sequence[str] | N
         return 2
     except Interrupted as stopped:
         print(stopped, file=sys.stderr)
-        return 130
+        return stopped.exit_code
     except KeyboardInterrupt:
+        print("stopped at once: what was not saved by then is lost", file=sys.stderr)
         return 130
     return 0

@@ -20,10 +20,14 @@ class UserError(Exception):
 
 
 class Interrupted(Exception):
-    """The user stopped the run (Ctrl-C), and it has been saved. The message says where, and how to resume it.
+    """The run was asked to stop, and it has been saved. The message says where, and how to resume it.
 
-    A command line prints it and exits with code 130.
+    A command line prints it and exits with `exit_code`: 130 for Ctrl-C, 143 for SIGTERM.
     """
+
+    def __init__(self, message: str, exit_code: int = 130) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
 
 
 def nearest(name: str, valid: Iterable[str]) -> str:

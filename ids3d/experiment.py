@@ -172,7 +172,13 @@ class SceneJob(Job):
     edit: Module = module("pull-back", "edit-scene")
     evaluate: Module = module("held-out", "evaluate")
     stage: Literal["all", "reconstruct"] = "all"  # where to stop
+    save_minutes: float = 2.0  # between two checkpoints that are saved in passing, against a kill; 0 = none
     prompt: Prompts = field(default_factory=Prompts)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.save_minutes < 0:
+            raise ValueError(f"save_minutes {self.save_minutes}: not negative")
 
     def check(self) -> None:
         """See `Job.check`; says what to do with a method that is for images."""
@@ -261,6 +267,39 @@ def _refuse_code(tree: Node, data_only: Container[str]) -> None:
                     f"{key} ({origin.source}) is {node['type']}, which is code outside of ids3d that would be run: "
                     "if you trust it, add --trust-code"
                 )
+
+
+def load_saved(
+    folder: Path,
+    files: Sequence[str | Path] = (),
+    overrides: Sequence[str] = (),
+    trust_code: bool = False,
+) -> Job:
+    """The job of a run's folder, where that lies now and whatever it is called; `files` and `overrides` as in `load`.
+
+    Args:
+        trust_code: import what the folder's config.yaml names by import path.
+
+    Raises UserError as `load` does, and where config.yaml is cut short.
+    """
+    saved = folder / "config.yaml"
+    data_only = () if trust_code else (saved,)
+    _check_whole(saved, data_only)
+    return load([saved, *files], overrides, data_only).moved_to(folder)
+
+
+def _check_whole(file: Path, data_only: Sequence[Path]) -> None:
+    """Raise UserError for a config.yaml that does not reach to its end: the defaults would stand in for the rest."""
+    tree = read_file(file, DEFAULTS)
+    if "name" not in tree:  # the first setting of all
+        raise UserError(f"{file} is damaged: it does not hold the settings of a run")
+    key, settings = list(load([file], (), data_only).to_mapping().items())[-1]
+    last = list(settings)[-1]
+    if last not in tree.get(key, {}) or not file.read_bytes().endswith(b"\n"):
+        raise UserError(
+            f"{file} is damaged: its last setting, {key}.{last}, is not there; write it anew, with --print-config and "
+            "the settings that the run was started with"
+        )
 
 
 def _root(tree: Node) -> type[Job]:

@@ -1,11 +1,19 @@
-"""Files that are written whole or not at all."""
+"""Files that are written whole or not at all, and folders that one process at a time writes in."""
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from ids3d.errors import UserError
+
+UNFINISHED = ".unfinished-"
+"""How the temporary folders begin in which files are written: what a killed process leaves of them is worth nothing."""
 
 
 @contextmanager
@@ -13,8 +21,10 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
     """Yield a path to write to; what is written there, a file or a folder, becomes `path` when the block ends.
 
     The path has the same name as `path` and lies in a temporary folder beside it, made with its parents. If the block
-    raises, what was at `path` stays as it was and nothing else is left. A folder is never put in another's place
-    (OSError), unless that is empty.
+    raises, what was at `path` stays as it was and nothing else is left. A folder is never put in another's place,
+    unless that is empty.
+
+    Raises UserError in place of an OSError: the disk is full, the folder is read-only, a file is in the way, ...
 
     Example:
         >>> with tempfile.TemporaryDirectory() as folder:
@@ -24,8 +34,44 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
         '1 2 3'
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".unfinished-", dir=path.parent) as folder:
-        temporary = Path(folder) / path.name
-        yield temporary
-        temporary.replace(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=UNFINISHED, dir=path.parent) as folder:
+            temporary = Path(folder) / path.name
+            yield temporary
+            temporary.replace(path)
+    except OSError as error:
+        raise cannot_write(path, error) from error
+
+
+def cannot_write(path: Path, error: OSError) -> UserError:
+    """Say that `path` cannot be written, why, and what to do."""
+    reason = error.strerror or str(error).partition("\n")[0]
+    return UserError(f"{path} cannot be written ({reason}): make room there, or choose another place")
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keep other processes out of a folder, which is made if it is not there, as long as the block runs.
+
+    The lock is the operating system's on the file `.lock` in it: it ends with the process, however that ends. What a
+    killed process has left of half-written files is removed.
+
+    Raises UserError: another process has it, or the folder cannot be written in.
+    """
+    lock = FileLock(folder / ".lock", timeout=0)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except Timeout:
+        raise UserError(
+            f"{folder} is being written by another process: wait for it, stop it, or give this run another tag"
+        ) from None
+    except OSError as error:
+        raise cannot_write(folder, error) from error
+    try:
+        for left in list(folder.rglob(f"{UNFINISHED}*")):
+            shutil.rmtree(left, ignore_errors=True)
+        yield
+    finally:
+        lock.release()

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import imageio.v2 as iio2
 import imageio.v3 as iio
+import imageio_ffmpeg
 import numpy as np
 import torch
 from matplotlib import colormaps
@@ -20,6 +21,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ids3d.cameras import Cameras, closest_to_axes, look_at
+from ids3d.errors import UserError
 from ids3d.files import atomic_write
 from ids3d.scene import CameraLayout
 
@@ -94,16 +96,33 @@ def panel(images: Mapping[str, Tensor], height: int = 192) -> Tensor:
     return torch.from_numpy(np.asarray(sheet).copy()).float() / 255
 
 
+def require_ffmpeg() -> None:
+    """Raise UserError where there is no ffmpeg, which `save_video` needs."""
+    try:
+        imageio_ffmpeg.get_ffmpeg_exe()
+    except RuntimeError as error:
+        raise UserError(f"no film can be written: {error} (evaluate.film_frames=0: none)") from error
+
+
 def save_video(path: str | Path, frames: Iterable[Tensor], fps: int = 24) -> None:
     """Write frames as an H.264 video (mp4 through ffmpeg), whole or not at all.
 
     Every frame has the first one's size; odd sizes lose a row or a column, as the codec wants even ones.
     """
     settings = {"codec": "libx264", "quality": 8, "macro_block_size": 1, "ffmpeg_log_level": "error"}
-    with atomic_write(path) as file, iio2.get_writer(file, format="FFMPEG", fps=fps, **settings) as writer:
-        for frame in frames:
-            height, width = frame.shape[0] // 2 * 2, frame.shape[1] // 2 * 2
-            writer.append_data(to_bytes(frame[:height, :width]))
+    with atomic_write(path) as file:
+        written = 0
+        with iio2.get_writer(file, format="FFMPEG", fps=fps, **settings) as writer:
+            for frame in frames:
+                height, width = frame.shape[0] // 2 * 2, frame.shape[1] // 2 * 2
+                writer.append_data(to_bytes(frame[:height, :width]))
+                written += 1
+        try:  # ffmpeg alone sees a full disk, and keeps it to itself
+            whole = imageio_ffmpeg.count_frames_and_secs(file)[0] == written
+        except RuntimeError:
+            whole = False
+        if not whole:
+            raise OSError("ffmpeg wrote only a part of it: is the disk full?")
 
 
 def film_path(cameras: Cameras, layout: CameraLayout, frames: int, distance: float) -> Cameras:

@@ -4,28 +4,91 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import logging
 import platform
 import shlex
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ids3d.experiment import Job
 from ids3d.files import atomic_write
 
+log = logging.getLogger(__name__)
+
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def record(job: Job) -> None:
-    """Write config.yaml, and add an entry to provenance.json (a list, one for each start), in the run's folder."""
-    with atomic_write(job.folder / "config.yaml") as file:
+@dataclass(frozen=True)
+class Earlier:
+    """What is known of a run's starts before this one.
+
+    Attributes:
+        settings: what the last was recorded with; "": not known.
+        seconds: that all of them ran for; of one that was killed, up to what it noted last.
+    """
+
+    settings: str = ""
+    seconds: float = 0.0
+
+
+def record(job: Job, settings: str = "", folder: Path | None = None) -> None:
+    """Write config.yaml, and add an entry to provenance.json (a list, one for each start), in the run's folder.
+
+    Args:
+        settings: names all that determines the run's result.
+        folder: the run's, where it is not (yet) the job's.
+    """
+    folder = folder or job.folder
+    with atomic_write(folder / "config.yaml") as file:
         file.write_text(job.to_yaml(), encoding="utf-8")
-    path = job.folder / "provenance.json"
-    starts = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
-    with atomic_write(path) as file:
-        file.write_text(json.dumps([*starts, describe()], indent=2) + "\n", encoding="utf-8")
+    path = folder / "provenance.json"
+    starts = _read_starts(folder)
+    if path.exists() and not starts:
+        path.replace(path.with_name("provenance.json.damaged"))
+    _write_starts(folder, [*starts, {**describe(), "settings": settings, "seconds": 0.0}])
+
+
+def earlier_starts(folder: Path) -> Earlier:
+    """Return what provenance.json in a run's folder says. What is damaged or missing there is not known."""
+    starts = _read_starts(folder)
+    if not starts:
+        return Earlier()
+    seconds = [start.get("seconds") for start in starts]
+    return Earlier(
+        str(starts[-1].get("settings", "")), sum(float(s) for s in seconds if isinstance(s, int | float))
+    )
+
+
+def note_seconds(folder: Path, seconds: float) -> None:
+    """Note in provenance.json how long the last start has been running."""
+    starts = _read_starts(folder)
+    if starts:
+        starts[-1]["seconds"] = seconds
+        _write_starts(folder, starts)
+
+
+def _read_starts(folder: Path) -> list[dict[str, Any]]:
+    """Return the entries of provenance.json, [] where there are none; a damaged file is said to be one."""
+    path = folder / "provenance.json"
+    try:
+        starts = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError, RecursionError):
+        starts = None
+    if isinstance(starts, list) and all(isinstance(start, dict) for start in starts):
+        return starts
+    log.warning("%s is damaged: what it said of earlier starts is not known", path)
+    return []
+
+
+def _write_starts(folder: Path, starts: list[dict[str, Any]]) -> None:
+    with atomic_write(folder / "provenance.json") as file:
+        file.write_text(json.dumps(starts, indent=2) + "\n", encoding="utf-8")
 
 
 def describe() -> dict[str, Any]:

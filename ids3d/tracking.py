@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import csv
+import io
+import math
 import netrc
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from torch import Tensor
 
 from ids3d.errors import UserError
 from ids3d.experiment import Job
+from ids3d.files import atomic_write, cannot_write
 from ids3d.images import to_bytes
 
 if TYPE_CHECKING:
@@ -34,20 +37,44 @@ class Tracking:
     Args:
         job: its `tracking` says which loggers; W&B is given all its settings.
         folder: the run's folder. CSV goes to `metrics.csv` in it, W&B's own files to `wandb/`.
-        resume: append to the file and the W&B run that are there already, instead of starting new ones.
 
-    Raises:
-        UserError: there is a key, but W&B's service refuses it or cannot be reached within a minute.
+    Nothing is written, and `loggers` is empty, before `open`.
     """
 
-    def __init__(self, job: Job, folder: Path, resume: bool = False) -> None:
+    def __init__(self, job: Job, folder: Path) -> None:
+        self.job, self.folder = job, folder
+        self.phase = ""  # what metrics.csv says in a column of that name
         self.loggers: list[Logger] = []
         self._wandb: WandbLogger | None = None
-        if job.tracking != "none":
-            self.loggers.append(_csv_logger(folder, resume))
-        if job.tracking == "wandb":
-            self._wandb = _wandb_logger(job, folder, resume)
+
+    def open(self, resume: bool = False) -> Tracking:
+        """Start to log, and return this.
+
+        Args:
+            resume: append to the file and the W&B run that are there already, instead of starting new ones.
+
+        Raises:
+            UserError: there is a key, but W&B's service refuses it or cannot be reached within a minute.
+        """
+        if self.job.tracking == "wandb":
+            self._wandb = _wandb_logger(self.job, self.folder, resume)
+        if self.job.tracking != "none":
+            self.loggers.append(_csv_logger(self, resume))
+        if self._wandb is not None:
             self.loggers.append(self._wandb)
+        return self
+
+    def begin(self, phase: str, step: int) -> None:
+        """Log what comes as of a phase that stands at a step; what is logged of its later steps is done again."""
+        self.flush()
+        self.phase = phase
+        if self.job.tracking != "none":
+            drop_rows(self.folder / "metrics.csv", phase, step)
+
+    def flush(self) -> None:
+        """Write what has been logged so far."""
+        for logger in self.loggers:
+            logger.save()
 
     def log_panel(self, name: str, images: Mapping[str, Tensor], step: int) -> None:
         """Log images that belong side by side, by caption ((h, w, 3) in [0, 1], any device), under `name`."""
@@ -61,8 +88,7 @@ class Tracking:
 
     def close(self) -> None:
         """Write what is left, and say how to send an offline run to W&B. A second call does nothing."""
-        for logger in self.loggers:
-            logger.save()
+        self.flush()
         if self._wandb is not None:
             run = self._wandb.experiment
             folder, offline = Path(run.dir).parent, run.offline
@@ -72,21 +98,65 @@ class Tracking:
         self.loggers, self._wandb = [], None
 
 
-def _csv_logger(folder: Path, resume: bool) -> CSVLogger:
-    """Return Lightning's CSV logger, made to write to `folder/metrics.csv`."""
+def drop_rows(file: Path, phase: str, step: float) -> None:
+    """Remove a phase's rows from a step on from metrics.csv, and a last line that a kill has cut off.
+
+    What it holds is then what an uninterrupted run has logged when it stands at that step.
+    """
+    if not file.exists():
+        return
+    with file.open(newline="", encoding="utf-8") as opened:
+        text = opened.read()
+    whole = text[: text.rfind("\n") + 1]
+    table = csv.DictReader(io.StringIO(whole, newline=""))
+    rows = list(table)
+    kept = [row for row in rows if row.get("phase") != phase or float(row["step"]) < step]
+    if len(whole) < len(text) or len(kept) < len(rows):
+        write_rows(file, table.fieldnames or (), kept)
+
+
+def write_rows(file: Path, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write metrics.csv anew, whole or not at all."""
+    with atomic_write(file) as unfinished, unfinished.open("w", newline="", encoding="utf-8") as opened:
+        table = csv.DictWriter(opened, columns)
+        table.writeheader()
+        table.writerows(rows)
+
+
+def _csv_logger(tracking: Tracking, resume: bool) -> CSVLogger:
+    """Return Lightning's CSV logger, made to write to `metrics.csv` in the run's folder."""
     from pytorch_lightning.loggers import CSVLogger
     from pytorch_lightning.loggers.csv_logs import ExperimentWriter
 
+    folder = tracking.folder
+    file = folder / "metrics.csv"
+
     class Writer(ExperimentWriter):
-        """Lightning's, without the check that deletes the file of a run that is resumed."""
+        """Lightning's, with a column for the phase, which goes on with the file that is there, and never breaks it."""
 
         def _check_log_dir_exists(self) -> None:
-            if Path(self.metrics_file_path).exists():
-                with Path(self.metrics_file_path).open(newline="") as file:
-                    self.metrics_keys = list(next(csv.reader(file), []))
+            drop_rows(file, "", math.inf)  # of none: mend the last line
+            if file.exists():
+                with file.open(newline="", encoding="utf-8") as opened:
+                    self.metrics_keys = list(next(csv.reader(opened), []))
+
+        def log_metrics(self, metrics_dict: dict[str, Any], step: int | None = None) -> None:
+            row: dict[str, Any] = {**metrics_dict, "phase": tracking.phase}
+            super().log_metrics(row, step)
+
+        def _rewrite_with_new_header(self, fieldnames: list[str]) -> None:
+            with file.open(newline="", encoding="utf-8") as opened:
+                rows = list(csv.DictReader(opened))
+            write_rows(file, fieldnames, rows)
+
+        def save(self) -> None:
+            try:
+                super().save()
+            except OSError as error:
+                raise cannot_write(file, error) from error
 
     if not resume:
-        (folder / "metrics.csv").unlink(missing_ok=True)
+        file.unlink(missing_ok=True)
     logger = CSVLogger(folder, name="", version="", flush_logs_every_n_steps=50)
     logger._experiment = Writer(str(folder))
     return logger

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import csv
-import json
 import logging
 import time
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,6 +17,7 @@ from torch import Tensor
 from ids3d.device import pick_device
 from ids3d.errors import UserError
 from ids3d.experiment import ImageJob
+from ids3d.files import atomic_write, locked
 from ids3d.images import difference, panel, resize, save_image
 from ids3d.metrics import ClipScore, psnr
 from ids3d.models.priors.protocol import Prior, editing_size
@@ -27,7 +28,7 @@ from ids3d.systems.evaluate.held_out import TABLETOP_CLIP
 from ids3d.systems.prompts import task_prompts, warn_of_foreign_images
 from ids3d.systems.report import report_images
 from ids3d.systems.stopping import GracefulStop
-from ids3d.systems.storage import Figures, fingerprint, memory_figures, write_json
+from ids3d.systems.storage import Figures, fingerprint, memory_figures, read_figures, write_json
 from ids3d.tasks import EditTask, SourceImage
 from ids3d.tracking import Tracking
 
@@ -84,8 +85,7 @@ class ImageRun:
                     raise
                 self.failures.add(task, error)
                 continue
-            result = made.folder / "result.json"
-            if result.exists() and json.loads(result.read_text(encoding="utf-8"))["settings"] == made.key:
+            if read_result(made.folder).get("settings") == made.key:
                 log.info("%s: edited already, in %s", task.name, made.folder)
                 continue
             yield made
@@ -148,6 +148,7 @@ class ImageRun:
         images = {"source": before, "edited": after, "difference": difference(before, after)}
         if truth is not None:
             images["truth"] = truth
+        (item.folder / "result.json").unlink(missing_ok=True)  # it speaks of the images that are replaced now
         save_image(item.folder / "edited.png", after)
         save_image(item.folder / "comparison.png", panel(images))
         if shown:
@@ -193,14 +194,15 @@ def run(job: ImageJob) -> None:
     with GracefulStop() as stop:
         work = ImageRun(job, stop)
         warn_of_foreign_images(work.prior, job.prompt, work.tasks)
-        record(job)
-        tracking = Tracking(job, job.folder, resume=True)
-        try:
-            for batch in batches(work.prepared(), work.cfg.batch_size):
-                work.edit(batch, tracking)
-        finally:
-            tracking.close()
-            results = write_table(job.folder, work.tasks)
+        with locked(job.folder):
+            tracking = Tracking(job, job.folder).open(resume=True)
+            record(job)
+            try:
+                for batch in batches(work.prepared(), work.cfg.batch_size):
+                    work.edit(batch, tracking)
+            finally:
+                tracking.close()
+                results = write_table(job.folder, work.tasks)
     means = {
         name: sum(values) / len(values)
         for name in dict.fromkeys(key for row in results for key in row if "/" in key)
@@ -233,14 +235,28 @@ def write_table(folder: Path, tasks: Sequence[EditTask]) -> list[dict[str, float
     """results.csv: a row for each of the images that is edited, whenever that was; the rows."""
     rows: list[dict[str, float | str | None]] = []
     for task in tasks:
-        result = folder / task.name / "result.json"
-        if result.exists():
-            found = json.loads(result.read_text(encoding="utf-8"))
+        found = read_result(folder / task.name)
+        if found:
             rows.append({"name": task.name, **{k: v for k, v in found.items() if k != "settings"}})
     if rows:
         columns = list(dict.fromkeys(key for row in rows for key in row))
-        with (folder / "results.csv").open("w", newline="", encoding="utf-8") as file:
+        with (
+            atomic_write(folder / "results.csv") as unfinished,
+            unfinished.open("w", newline="", encoding="utf-8") as file,
+        ):
             writer = csv.DictWriter(file, columns)
             writer.writeheader()
             writer.writerows(rows)
     return rows
+
+
+def read_result(folder: Path) -> dict[str, Any]:
+    """What an edited image's result.json holds; {} where there is none, or a damaged one, which is said."""
+    file = folder / "result.json"
+    if not file.exists():
+        return {}
+    try:
+        return read_figures(file, "the image is edited again")
+    except UserError as error:
+        log.warning("%s", error)
+        return {}

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
 from ids3d.errors import UserError
-from ids3d.experiment import SceneJob, load
+from ids3d.experiment import SceneJob, load_saved
+from ids3d.files import locked
 from ids3d.models.renderers.protocol import Renderer
 from ids3d.scene import Scene
 from ids3d.systems.fitting import quieten_lightning
-from ids3d.systems.scene_run import SceneEditRun, finish_edit
+from ids3d.systems.scene_phases import SceneEditRun
+from ids3d.systems.scene_run import finish_edit
 from ids3d.systems.stopping import GracefulStop
 from ids3d.systems.storage import Figures
-from ids3d.tracking import Tracking
 
 
 @dataclass(frozen=True)
@@ -42,11 +42,10 @@ def load_job(folder: Path, trust_code: bool = False) -> SceneJob:
 
     Raises UserError: it is no run over a scene, or names code by an import path, without `trust_code`.
     """
-    config = folder / "config.yaml"
-    job = load([config], data_only=() if trust_code else (config,))
+    job = load_saved(folder, trust_code=trust_code)
     if not isinstance(job, SceneJob):
         raise UserError(f"{folder} is no run over a scene")
-    return job.moved_to(folder)
+    return job
 
 
 def load_run(folder: Path, trust_code: bool = False) -> SavedRun:
@@ -64,7 +63,8 @@ def _load(run: SceneEditRun) -> SavedRun:
     if reconstruction is None:
         raise UserError(
             f"{run.folder}: its reconstruction, {run.reconstruction_folder}, is gone or was made with other settings: "
-            f"make it again with --config {run.folder / 'config.yaml'} stage=reconstruct tag=again"
+            f"make it again with --config {run.folder / 'config.yaml'} output={run.job.output} stage=reconstruct "
+            "tag=again"
         )
     edited, seconds = run.restore_edited(reconstruction.renderer, state)
     figures: Figures = {**reconstruction.figures, "edit/seconds": seconds}
@@ -78,14 +78,15 @@ def evaluate_again(job: SceneJob) -> Figures:
         UserError: nothing is edited there, or not with these settings.
         Interrupted: Ctrl-C or SIGTERM.
     """
-    start = time.monotonic()
     quieten_lightning()
     with GracefulStop() as stop:
         run = SceneEditRun(job, stop)
         saved = _load(run)
-        tracking = Tracking(job, job.folder, resume=True)
-        try:
-            figures = {**saved.figures, **run.evaluate(saved.source, saved.edited, tracking)}
-        finally:
-            tracking.close()
-    return finish_edit(run, figures, start)
+        run.prepare_evaluation()
+        with locked(run.folder):
+            run.tracking.open(resume=True)
+            try:
+                figures = {**saved.figures, **run.evaluate(saved.source, saved.edited)}
+            finally:
+                run.tracking.close()
+            return finish_edit(run, figures)

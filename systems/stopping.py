@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
+import threading
 from types import FrameType, TracebackType
 from typing import Any
 
@@ -20,19 +21,25 @@ class GracefulStop:
 
     A second Ctrl-C raises KeyboardInterrupt there and then. Handlers are installed in the main thread only (Python
     allows no other), and put back at the end.
+
+    Attributes:
+        requested: a stop was asked for.
     """
 
     def __init__(self) -> None:
         self.requested = False
+        self._exit_code = 0
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> GracefulStop:
-        try:
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._before[number] = signal.signal(number, self._handle)
-        except ValueError:  # not the main thread
-            pass
+        self._before = self.listen()
         return self
+
+    def listen(self) -> dict[int, Any]:
+        """Put the handlers in place, and return those that were there."""
+        if threading.current_thread() is not threading.main_thread():
+            return {}
+        return {number: signal.signal(number, self._handle) for number in (signal.SIGINT, signal.SIGTERM)}
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -44,12 +51,13 @@ class GracefulStop:
     def check(self, resume_hint: str) -> None:
         """Raise Interrupted with that message if a stop was asked for."""
         if self.requested:
-            raise Interrupted(resume_hint)
+            raise Interrupted(resume_hint, self._exit_code)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self.requested and number == signal.SIGINT:
             raise KeyboardInterrupt
-        self.requested = True
+        if not self.requested:
+            self.requested, self._exit_code = True, 128 + number  # as shells count
         print(
             "\nstopping at the next safe point (Ctrl-C again: at once, unsaved)", file=sys.stderr, flush=True
         )

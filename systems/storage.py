@@ -7,16 +7,24 @@ import json
 import math
 import resource
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from ids3d.errors import UserError
 from ids3d.files import atomic_write
 
 Figures = dict[str, float | str]
 """What metrics.json holds: flat names and numbers, and the guidance's name."""
+
+
+class DamagedFile(UserError):
+    """A file that is cut short, or holds something else. `advice`: what to do."""
+
+    def __init__(self, path: Path, advice: str) -> None:
+        super().__init__(f"{path} is damaged, or not what ids3d wrote there: {advice}")
 
 
 def fingerprint(settings: Mapping[str, Any]) -> str:
@@ -30,6 +38,54 @@ def memory_figures(device: torch.device) -> dict[str, float]:
     figures = {"memory/peak_gb": peak * (1 if sys.platform == "darwin" else 1024) / 1e9}
     if device.type == "cuda":
         figures["memory/peak_cuda_gb"] = torch.cuda.max_memory_allocated(device) / 1e9
+    return figures
+
+
+def save_tensors(path: Path, state: Mapping[str, Any]) -> None:
+    """Write a state dict, or a checkpoint, whole or not at all. Raises UserError where it cannot be written."""
+    with atomic_write(path) as file, file.open("wb") as opened:
+        try:
+            torch.save(state, opened)
+        except RuntimeError as error:  # what torch makes of the OSError of a full disk
+            if isinstance(error.__context__, OSError):
+                raise error.__context__ from None
+            raise
+
+
+def load_tensors(
+    path: Path, keys: Collection[str], advice: str, device: torch.device | str
+) -> dict[str, Any]:
+    """Read what `save_tensors` has written; nothing but tensors and plain values is accepted.
+
+    Args:
+        keys: what it holds at least.
+        advice: what to do if it is damaged.
+
+    Raises DamagedFile: it is damaged, or something else; UserError: it cannot be read.
+    """
+    try:
+        state = torch.load(path, map_location=device, weights_only=True)
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror or error})") from error
+    except Exception as error:  # a damaged or foreign file can raise anything
+        raise DamagedFile(path, advice) from error
+    if not isinstance(state, dict) or not set(keys) <= set(state):
+        raise DamagedFile(path, advice)
+    return state
+
+
+def read_figures(path: Path, advice: str) -> dict[str, Any]:
+    """Read what `write_json` has written. Raises DamagedFile, with the advice what to do, or UserError."""
+    try:
+        figures = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror})") from error
+    except (ValueError, RecursionError) as error:
+        raise DamagedFile(path, advice) from error
+    if not isinstance(figures, dict) or not all(
+        isinstance(v, int | float | str | None) for v in figures.values()
+    ):
+        raise DamagedFile(path, advice)
     return figures
 
 

@@ -16,7 +16,8 @@ from ids3d.errors import Interrupted, UserError
         (None, 0, ""),
         (UserError("no such\nscene"), 2, "error: no such scene\n"),
         (Interrupted("saved to x"), 130, "saved to x\n"),
-        (KeyboardInterrupt(), 130, ""),
+        (Interrupted("saved to y", 143), 143, "saved to y\n"),
+        (KeyboardInterrupt(), 130, "stopped at once: what was not saved by then is lost\n"),
     ],
 )
 def test_how_a_command_ends(

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from ids3d.files import atomic_write
+from ids3d.errors import UserError
+from ids3d.files import atomic_write, locked
 
 
 def test_a_file_is_written_with_its_folders(tmp_path: Path) -> None:
@@ -20,12 +21,18 @@ def test_a_file_is_written_with_its_folders(tmp_path: Path) -> None:
     assert (tmp_path / "a" / "b" / "c.npy").read_text() == "x"
 
 
-@pytest.mark.parametrize("error", [OSError, KeyboardInterrupt])
+@pytest.mark.parametrize(
+    ("error", "seen"),
+    [(OSError(28, "No space left on device"), UserError), (KeyboardInterrupt(), KeyboardInterrupt)],
+)
 def test_a_failure_in_the_middle_leaves_the_old_content_and_no_litter(
-    tmp_path: Path, error: type[BaseException]
+    tmp_path: Path, error: BaseException, seen: type[BaseException]
 ) -> None:
     (tmp_path / "c.txt").write_text("old")
-    with pytest.raises(error), atomic_write(tmp_path / "c.txt") as file:
+    with (
+        pytest.raises(seen, match=r"c.txt cannot be written \(No space|^$"),
+        atomic_write(tmp_path / "c.txt") as file,
+    ):
         file.write_text("ne")
         raise error
     assert [p.name for p in tmp_path.iterdir()] == ["c.txt"]
@@ -36,7 +43,7 @@ def test_a_folder_is_written_whole_and_never_over_another(tmp_path: Path) -> Non
     with atomic_write(tmp_path / "scene") as folder:
         folder.mkdir()
         (folder / "a").touch()
-    with pytest.raises(OSError), atomic_write(tmp_path / "scene") as folder:
+    with pytest.raises(UserError, match="not empty"), atomic_write(tmp_path / "scene") as folder:
         folder.mkdir()
         (folder / "b").touch()
     assert sorted(p.name for p in tmp_path.rglob("*")) == ["a", "scene"]
@@ -68,3 +75,31 @@ for _ in range(200):
     assert [writer.returncode for writer in writers] == [0, 0]
     assert seen | {file.read_text()} <= {"a" * 10, "b" * 10}
     assert [p.name for p in tmp_path.iterdir()] == ["c.txt"]
+
+
+def test_a_lock_removes_what_a_killed_process_has_left(tmp_path: Path) -> None:
+    code = """
+import os, signal, sys
+from ids3d.files import atomic_write
+with atomic_write(sys.argv[1]) as path:
+    path.write_text("half")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+    command = [sys.executable, "-c", code, str(tmp_path / "run" / "deep" / "c.txt")]
+    assert subprocess.run(command).returncode == -9
+    assert len(list(tmp_path.rglob("c.txt"))) == 1
+    with locked(tmp_path / "run"):
+        assert not list(tmp_path.rglob("c.txt")) and not list(tmp_path.rglob(".unfinished*"))
+        with pytest.raises(UserError, match="is being written by another process"), locked(tmp_path / "run"):
+            pass
+    with locked(tmp_path / "run"):  # it is free again
+        pass
+
+
+def test_a_folder_that_cannot_be_made_is_said(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with (
+        pytest.raises(UserError, match=r"file/run cannot be written \(.*\)"),
+        locked(tmp_path / "file" / "run"),
+    ):
+        pass

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+import resource
+from collections.abc import Iterator
 from pathlib import Path
 from typing import get_args
 
@@ -12,6 +15,7 @@ import pytest
 import torch
 
 from ids3d.cameras import Cameras, look_at
+from ids3d.errors import UserError
 from ids3d.images import colour_depth, depth_range, difference, film_path, panel, save_image, save_video
 from ids3d.scene import CameraLayout
 
@@ -102,3 +106,25 @@ def test_film_cameras_are_rotations(layout: CameraLayout) -> None:
     rotation = path.c2w[:, :, :3]
     torch.testing.assert_close(rotation @ rotation.mT, torch.eye(3).expand(5, 3, 3), atol=1e-5, rtol=0)
     torch.testing.assert_close(torch.linalg.det(rotation), torch.ones(5), atol=1e-5, rtol=0)
+
+
+def test_a_film_that_ffmpeg_could_not_finish_is_said(tmp_path: Path) -> None:
+    """Only ffmpeg's own process meets the limit: this one is not told."""
+    frames = torch.rand(30, 64, 64, 3)
+    with (
+        limited_to(20_000),
+        pytest.raises(UserError, match=r"film.mp4 cannot be written \(ffmpeg wrote only a part"),
+    ):
+        save_video(tmp_path / "film.mp4", frames, fps=10)
+    assert list(tmp_path.iterdir()) == []
+
+
+@contextlib.contextmanager
+def limited_to(size: int) -> Iterator[None]:
+    """As on a full disk: no file may become larger than that many bytes."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)

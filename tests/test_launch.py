@@ -176,9 +176,10 @@ def test_a_runs_folder_is_found_from_its_checkpoint(tmp_path: Path) -> None:
     (tmp_path / "checkpoints" / "last.ckpt").touch()
     (tmp_path / "checkpoints" / "interrupted.ckpt").touch()
     assert launch.run_folder(str(tmp_path)) == tmp_path
-    assert launch.run_folder(str(tmp_path / "checkpoints" / "last.ckpt")) == tmp_path
-    with pytest.raises(UserError):
-        launch.run_folder(str(tmp_path / "checkpoints" / "interrupted.ckpt"))
+    for name in ("last.ckpt", "interrupted.ckpt"):
+        assert launch.run_folder(str(tmp_path / "checkpoints" / name)) == tmp_path
+    with pytest.raises(UserError, match="nor a checkpoint in one"):
+        launch.run_folder(str(tmp_path / "checkpoints" / "none.ckpt"))
 
 
 def test_a_command_is_named_as_it_was_typed(monkeypatch: pytest.MonkeyPatch) -> None:

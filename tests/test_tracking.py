@@ -44,21 +44,22 @@ def test_csv_goes_on_when_resumed_and_starts_anew_otherwise(
 ) -> None:
     toy = experiment("csv", monkeypatch)
     for name, resume in (("a/loss", False), ("b/loss", True)):
-        run = Tracking(toy, tmp_path, resume)
+        run = Tracking(toy, tmp_path).open(resume)
         run.loggers[0].log_metrics({name: 0.5}, step=3)
         run.close()
     assert rows(tmp_path) == [
-        {"a/loss": "0.5", "b/loss": "", "step": "3"},
-        {"a/loss": "", "b/loss": "0.5", "step": "3"},
+        {"a/loss": "0.5", "b/loss": "", "phase": "", "step": "3"},
+        {"a/loss": "", "b/loss": "0.5", "phase": "", "step": "3"},
     ]
-    run = Tracking(toy, tmp_path)
+    run = Tracking(toy, tmp_path).open()
     run.loggers[0].log_metrics({"c": 1.0}, step=0)
     run.close()
-    assert rows(tmp_path) == [{"c": "1.0", "step": "0"}]
+    assert rows(tmp_path) == [{"c": "1.0", "phase": "", "step": "0"}]
 
 
 def test_none_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    run = Tracking(experiment("none", monkeypatch), tmp_path / "run")
+    run = Tracking(experiment("none", monkeypatch), tmp_path / "run").open()
+    run.begin("editing", 0)
     run.log_panel("x", {"source": torch.zeros(2, 2, 3)}, 0)
     run.log_video("x", tmp_path / "none.mp4", 0)
     run.close()
@@ -84,7 +85,7 @@ def test_wandb_without_a_key_runs_offline(
 ) -> None:
     toy, runs = experiment("wandb", monkeypatch), []
     for resume in (False, True):
-        run = Tracking(toy, tmp_path, resume)
+        run = Tracking(toy, tmp_path).open(resume)
         for logger in run.loggers:
             logger.log_metrics({"loss": 1.0}, step=1)
         run.log_panel("views/0", {"source": torch.rand(4, 6, 3), "edited": torch.rand(4, 6, 3)}, 1)

@@ -17,6 +17,7 @@ from ids3d.images import (
     difference,
     film_path,
     panel,
+    require_ffmpeg,
     save_image,
     save_video,
 )
@@ -94,6 +95,8 @@ class Evaluate:
         self.cfg, self.scene, self.target, self.folder = cfg, scene, target, folder
         self.device, self.check, self.tracking = device, check, tracking
         self.clip = self._load_clip()
+        if cfg.film_frames:
+            require_ffmpeg()
 
     def _load_clip(self) -> ClipScore | None:
         if self.cfg.clip is None:

@@ -25,6 +25,7 @@ from ids3d.data.step_batches import StepDataModule
 from ids3d.device import pick_device
 from ids3d.errors import Interrupted, UserError
 from ids3d.experiment import TrainingJob
+from ids3d.files import locked
 from ids3d.images import save_image
 from ids3d.provenance import record
 from ids3d.systems.fitting import ResumeCheckpoint, fit
@@ -128,9 +129,8 @@ def run(training: TrainingJob) -> None:
     folder = training.folder
     torch.manual_seed(training.seed)
     checkpoint = folder / "checkpoints" / "interrupted.ckpt"
-    record(training)
-    with GracefulStop() as stop:
-        tracking = Tracking(training, folder, resume=checkpoint.exists())
+    with GracefulStop() as stop, locked(folder):
+        tracking = Tracking(training, folder)
 
         def show(picture: Tensor, step: int) -> None:
             save_image(folder / "samples" / f"step-{step:06d}.png", picture)
@@ -139,7 +139,9 @@ def run(training: TrainingJob) -> None:
         module = training.train.build(training.seed, show)
         settings = fingerprint({key: training.to_mapping()[key] for key in ("train", "seed")})
         how = f"To go on: {launch_command()} --config {folder / 'config.yaml'}"
-        resume = ResumeCheckpoint(stop, checkpoint, settings, how, cfg.save_minutes)
+        resume = ResumeCheckpoint(stop, checkpoint, settings, how, cfg.save_minutes, tracking.flush)
+        tracking.open(resume=resume.found is not None).begin(training.name, resume.steps_done)
+        record(training, settings)
         try:
             fit(
                 module,

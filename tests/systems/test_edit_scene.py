@@ -20,7 +20,8 @@ from ids3d.models.priors.protocol import editing_size
 from ids3d.systems.edit_scene.protocol import SceneEdit
 from ids3d.systems.edit_scene.pull_back import EditScene, comparison
 from ids3d.systems.fitting import ResumeCheckpoint, fit
-from ids3d.systems.scene_run import SceneEditRun, run
+from ids3d.systems.scene_phases import SceneEditRun
+from ids3d.systems.scene_run import run
 from ids3d.systems.stopping import GracefulStop
 from tests import tiny_sd
 

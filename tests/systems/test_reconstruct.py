@@ -15,7 +15,7 @@ from ids3d.experiment import SceneJob
 from ids3d.metrics import psnr
 from ids3d.systems.fitting import ResumeCheckpoint, fit
 from ids3d.systems.reconstruct.rays import Reconstruct
-from ids3d.systems.scene_run import SceneRun
+from ids3d.systems.scene_phases import SceneRun
 from ids3d.systems.stopping import GracefulStop
 
 Tiny = Callable[..., SceneJob]
