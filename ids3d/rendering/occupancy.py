@@ -105,7 +105,7 @@ class OccupancyGrid(nn.Module):
 
         These are all cells while step < warmup_steps; afterwards as many as a quarter of all cells drawn at random,
         and as many drawn from the occupied ones. A cell's estimate becomes max(decay * estimate, what was found), and
-        a cell is occupied if its estimate reaches min(threshold, mean of all estimates).
+        a possible cell is occupied if its estimate reaches min(threshold, mean of all possible cells' estimates).
 
         Args:
             step: the training step.
@@ -122,7 +122,7 @@ class OccupancyGrid(nn.Module):
             estimates = self.opacity[level].view(-1)
             estimates[cells] = torch.maximum(estimates[cells] * decay, opacity_of(positions))
         # A mean of equal estimates may round to above them, and then no cell would be left.
-        bar = (self.opacity.mean() * (1 - 1e-4)).clamp(max=threshold)
+        bar = (self.opacity[self.possible].mean() * (1 - 1e-4)).clamp(max=threshold)
         torch.gt(self.opacity, bar, out=self.binaries)
         self.binaries &= self.possible
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import itertools
 import math
 
+import nerfacc
 import torch
 from torch import Tensor
 
@@ -156,3 +157,30 @@ def test_what_a_camera_knows_to_be_empty_is_never_occupied() -> None:
     for step in (0, 1000):
         grid.update(step, lambda x: torch.ones(len(x)), seeded(), warmup_steps=10)
         assert torch.equal(grid.binaries, grid.possible)
+
+
+def test_what_is_carved_does_not_count_in_the_mean_as_in_nerfacc() -> None:
+    sizes = (6, 5, 4)
+    values = 1e-3 * torch.rand(sizes, generator=seeded()).square()
+    carved = torch.arange(120).view(sizes) % 3 == 0
+    values[carved] *= 20  # fog before the cameras, which would raise the mean
+
+    def opacity_of(positions: Tensor) -> Tensor:
+        cells = ((positions - BOX[:3]) / (BOX[3:] - BOX[:3]) * torch.tensor(sizes)).long()
+        return values[cells.unbind(-1)]
+
+    theirs = nerfacc.OccGridEstimator(BOX, list(sizes))
+    theirs.occs[carved.flatten()] = -1  # what their mark_invisible_cells writes
+    theirs._update(0, lambda positions: opacity_of(positions)[:, None], occ_thre=0.01)
+    ours = OccupancyGrid(BOX, sizes)
+    ours.possible[0] = ~carved
+    ours.update(0, opacity_of, seeded(), threshold=0.01)
+    assert torch.equal(ours.binaries, theirs.binaries)
+    assert 0 < ours.binaries.sum() < (~carved).sum() and values.mean() > 2 * values[~carved].mean()
+
+
+def test_a_grid_that_is_carved_all_through_is_empty() -> None:
+    grid = OccupancyGrid(BOX, (2, 2, 2))
+    grid.possible[:] = False
+    grid.update(0, lambda x: torch.ones(len(x)), seeded())
+    assert not grid.binaries.any()
