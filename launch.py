@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from ids3d.cli import ArgumentParser, launch_command, run_command
 from ids3d.errors import UserError
+from ids3d.reading import given_path
 
 if TYPE_CHECKING:
     from ids3d.experiment import Job
@@ -80,7 +81,7 @@ def run_folder(path: str) -> Path:
     """Return the run's folder that `path` is, or a checkpoint in it. Raises UserError if it is neither."""
     from ids3d.systems.run_folder import REPLACEMENT, replacement_folder
 
-    given = Path(path).resolve()
+    given = given_path(path, "the run").resolve()
     folder = given.parent.parent if given.suffix == ".ckpt" and given.is_file() else given
     folder = folder.with_name(folder.name.removesuffix(REPLACEMENT))
     if not any((there / "config.yaml").is_file() for there in (folder, replacement_folder(folder))):

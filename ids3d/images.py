@@ -142,7 +142,8 @@ def film_path(cameras: Cameras, layout: CameraLayout, frames: int, distance: flo
         (frames,) cameras of the same image size, with the median intrinsics.
     """
     centres, forward = cameras.centres, _unit(cameras.forward.mean(dim=0))
-    up, middle = _unit(cameras.c2w[:, :, 1].mean(dim=0)), centres.mean(dim=0)
+    middle = centres.mean(dim=0)
+    up = _upright(cameras, forward if layout == "forward-facing" else torch.zeros_like(forward))
     angle = torch.arange(frames, device=centres.device) * (2 * math.pi / frames)
     cos, sin = angle.cos()[:, None], angle.sin()[:, None]
     if layout == "forward-facing":
@@ -157,12 +158,19 @@ def film_path(cameras: Cameras, layout: CameraLayout, frames: int, distance: flo
             focus = closest_to_axes(centres, cameras.forward)
             arm = centres - focus
             radius = (arm - (arm @ up)[:, None] * up).norm(dim=-1).mean()
+            radius = torch.maximum(radius, 1e-3 * arm.norm(dim=-1).mean())  # cameras that look straight down
             eye = focus + (arm @ up).mean() * up + radius * ring
         else:
             eye, focus = middle.expand_as(ring), middle + distance * ring
     one = cameras[torch.zeros(frames, dtype=torch.long, device=centres.device)]
     fx, fy, cx, cy = (t.median().expand(frames) for t in (cameras.fx, cameras.fy, cameras.cx, cameras.cy))
     return replace(one, c2w=look_at(eye, focus, up), fx=fx, fy=fy, cx=cx, cy=cy)
+
+
+def _upright(cameras: Cameras, across: Tensor) -> Tensor:
+    """Return the mean of the cameras' up axes (3,), or another where nothing of it is across a unit vector (or 0)."""
+    ups = (cameras.c2w[:, :, 1].mean(dim=0), cameras.c2w[0, :, 1], _least_axis(across))
+    return next(_unit(up) for up in ups if float((up - (up @ across) * across).norm()) > 1e-3)
 
 
 def _unit(vector: Tensor) -> Tensor:

@@ -10,6 +10,22 @@ from typing import Any
 from ids3d.errors import UserError
 
 
+def given_path(text: str, setting: str) -> Path:
+    """Return the path that a setting says, with ~ for a home. Raises UserError for one that nothing can lie at."""
+    try:
+        path = Path(text).expanduser()
+        path.exists()  # raises where it cannot be told: too long, or behind a closed door
+    except (OSError, RuntimeError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise UserError(f"{setting} {text[:100]}: {reason}") from None
+    return path
+
+
+def is_plain(text: str) -> bool:
+    """Tell whether files and paths can hold a text: it has no NUL, and no half of a pair of surrogates."""
+    return not any(c == "\0" or "\ud800" <= c <= "\udfff" for c in text)
+
+
 def read_text(path: Path, kind: str = "", largest: int = 16 * 2**20) -> str:
     """Return the text of a UTF-8 file, without a byte order mark.
 

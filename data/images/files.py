@@ -16,7 +16,7 @@ from PIL import Image, ImageOps, ImageSequence
 
 from ids3d.config.bounds import check_bounds
 from ids3d.errors import UserError
-from ids3d.reading import read_text
+from ids3d.reading import given_path, is_plain, read_text
 from ids3d.registry import register
 from ids3d.tabletop.edits import edit_camera, held_out_edit, render_edit
 from ids3d.tabletop.scene import HELD_OUT
@@ -53,12 +53,12 @@ class ImageFiles:
         """
         cfg = self.cfg
         if cfg.image is not None:
-            path = Path(cfg.image).expanduser()
+            path = given_path(cfg.image, "data.image")
             if not path.is_file():
                 raise UserError(f"data.image {path}: there is no such file")
             return [EditTask(path.stem, None, None, lambda: read_image(path))]
         if cfg.folder is not None:
-            return list(_table(Path(cfg.folder).expanduser(), cfg.table))
+            return list(_table(given_path(cfg.folder, "data.folder"), cfg.table))
         return [tabletop_task(cfg.edit, size)]
 
 
@@ -99,6 +99,8 @@ def read_image(path: Path) -> SourceImage:
     notes = [f"the first of {frames} frames"] if frames > 1 else []
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
         values = np.asarray(image).astype(np.float64)
+        if not np.isfinite(values).all():
+            raise UserError(f"{path}: has pixels that are nan or infinite")
         top = 65535.0 if image.mode != "F" else max(1.0, float(values.max()))
         grey = torch.from_numpy((values / top).clip(0, 1)).float()
         return SourceImage(grey[..., None].expand(-1, -1, 3).contiguous(), (*notes, "grey, more than 8 bits"))
@@ -160,6 +162,8 @@ def _rows(file: Path) -> Iterator[tuple[int, dict[str, str]]]:
                     f"{file}, line {reader.line_num}: {len(columns) + len(row[None])} values for {len(columns)} "  # type: ignore[call-overload]
                     'columns; a prompt that has a comma goes in quotes: "a cube, red"'
                 )
+            if not all(is_plain(text or "") for text in row.values()):
+                raise UserError(f"{file}, line {reader.line_num}: has characters that no text has")
             if any(row[column] is None for column in wanted):
                 raise UserError(f"{file}, line {reader.line_num}: fewer values than {', '.join(columns)}")
             empty = False

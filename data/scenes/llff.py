@@ -23,7 +23,8 @@ from ids3d.config.bounds import check_bounds
 from ids3d.data.scenes.framing import Poses, frame
 from ids3d.data.scenes.photographs import Photograph, find_photographs, inspect, read_masks, read_photographs
 from ids3d.errors import UserError
-from ids3d.reading import read_json
+from ids3d.memory import lack_of_memory
+from ids3d.reading import given_path, is_plain, read_json
 from ids3d.registry import register
 from ids3d.scene import FreeSpace, Scene, SceneBounds, Truth
 
@@ -71,7 +72,7 @@ class LLFF:
 
     def __init__(self, cfg: Config) -> None:
         self.cfg = cfg
-        self.root = Path(cfg.root).expanduser() if cfg.root else SAMPLE
+        self.root = given_path(cfg.root, "data.root") if cfg.root else SAMPLE
 
     def load(self) -> Scene:
         """Read the scene from disk, and say in one line what was found.
@@ -94,6 +95,13 @@ class LLFF:
             height=height,
             width=width,
         )
+        fault = lack_of_memory(12 * len(photographs) * height * width)
+        if fault:
+            raise UserError(
+                f"{self.root}: {len(photographs)} images of {width}x{height} {fault}: lower data.max_size"
+            )
+        if not bool((framing.aabb[:3] < framing.aabb[3:]).all()):
+            raise UserError(f"{self.root} is too far from the origin of its files: use data.recentre=true")
         images = read_photographs(photographs, height, width, cfg.background or BLACK)
         room = framing.layout != "forward-facing" and not any(p.transparent for p in photographs)
         views = Views(images, cameras, tuple(p.path.stem for p in photographs))
@@ -146,6 +154,10 @@ class LLFF:
             )
         name = large_enough[0]
         files = folders[name]
+        if len({file.stem for file in files}) < len(files):
+            raise UserError(
+                f"{self.root / name} has images that differ in nothing but the suffix: keep one of each"
+            )
         if len(files) != len(sizes):
             raise UserError(
                 f"{self.root / name} holds {len(files)} images and poses_bounds.npy {len(sizes)} poses: there "
@@ -179,8 +191,9 @@ def read_poses(root: Path, near_margin: float, far_margin: float) -> tuple[Poses
         hint = f"; did you mean {root / inside[0]}?" if inside else ": is this a scene in LLFF layout?"
         raise UserError(f"there is no poses_bounds.npy in {root}{hint}")
     try:
-        table = np.load(path, allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
+        # Mapped: a header that claims more than the file holds is then found before memory is asked for.
+        table = np.load(path, mmap_mode="r", allow_pickle=False)
+    except Exception as error:  # NumPy raises whatever a damaged header leads it to
         raise UserError(f"cannot read {path}: {error}") from error
     if not isinstance(table, np.ndarray) or table.dtype.kind not in "fiu":
         raise UserError(f"{path} must hold one array of numbers")
@@ -205,6 +218,18 @@ def read_poses(root: Path, near_margin: float, far_margin: float) -> tuple[Poses
     bad = (turned.abs().amax(dim=(-2, -1)) > 1e-3) | (torch.linalg.det(c2w[:, :, :3]) < 0)
     _complain(path, bad, "has axes that are no rotation (columns: down, right, back)")
     tangents = torch.stack([sizes[:, 1], sizes[:, 0]], dim=-1) / (2 * sizes[:, 2:])
+    extreme = (tangents < 1e-3).any(dim=-1) | (tangents > 1e3).any(dim=-1)
+    _complain(
+        path, extreme, "has a focal length that gives an angle of view below 0.1 or above 179.9 degrees"
+    )
+    _complain(path, bounds[:, 1] > 1e9 * bounds[:, 0], "has a far bound more than 1e9 times its near one")
+    far = bounds[:, 1].max()
+    _complain(path, (bounds[:, 0] < 1e-9) | (bounds[:, 1] > 1e9), "has bounds below 1e-9 or above 1e9")
+    distance = (centres - centres.median(dim=0).values).norm(dim=-1)
+    _complain(path, distance > 1e5 * far, "stands farther from the others than any of them sees")
+    _complain(
+        path, centres.norm(dim=-1) > 1e9 * far, "stands too far from the origin for its coordinates' digits"
+    )
     margins = torch.tensor([near_margin, far_margin], dtype=torch.float64)
     return Poses(c2w, tangents, bounds * margins), sizes
 
@@ -218,9 +243,9 @@ def read_captions(root: Path) -> tuple[str, str] | None:
     source, target = (
         captions.get(key) if isinstance(captions, dict) else None for key in ("source", "target")
     )
-    if not (isinstance(source, str) and source.strip() and isinstance(target, str) and target.strip()):
+    if not all(isinstance(text, str) and text.strip() and is_plain(text) for text in (source, target)):
         raise UserError(f'{path} must read {{"source": "...", "target": "..."}}, with a text for each')
-    return source, target
+    return str(source), str(target)
 
 
 def read_truth(root: Path, test: Views) -> Truth | None:

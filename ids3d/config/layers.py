@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from ids3d.errors import UserError
-from ids3d.reading import read_text
+from ids3d.reading import given_path, read_text
 
 COMMAND_LINE = "command line"
 LARGEST = 2**18  # bytes of a config
@@ -48,9 +48,9 @@ ModuleDefaults = Mapping[str, frozenset[str]]
 
 def find_config(path: str) -> Path:
     """Return the file at `path`, or if there is none and `path` is `configs/...`, the one that comes with ids3d."""
-    packaged = Path(__file__).parent.parent / path
-    is_ours = Path(path).parts[:1] == ("configs",) and not Path(path).exists() and packaged.is_file()
-    return packaged if is_ours else Path(path)
+    given, packaged = given_path(path, "config"), Path(__file__).parent.parent / path
+    is_ours = given.parts[:1] == ("configs",) and not given.exists() and packaged.is_file()
+    return packaged if is_ours else given
 
 
 def read_file(file: Path, modules: ModuleDefaults) -> Node:

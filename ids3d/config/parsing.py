@@ -12,6 +12,7 @@ from typing import Any, Literal, TypeVar, Union
 from ids3d.config.habits import habit
 from ids3d.config.layers import Node, Origin
 from ids3d.errors import UserError, nearest
+from ids3d.reading import is_plain
 
 D = TypeVar("D")
 
@@ -121,8 +122,7 @@ def _is_number(value: Any, limit: float) -> bool:
 def _checked_text(text: str, entry: _Entry) -> str:
     if len(text) > LONGEST_TEXT:
         raise UserError(f"bad value for {entry}: a text of {len(text)} characters, more than {LONGEST_TEXT}")
-    # Half a pair of surrogates is what an argument that is no UTF-8 becomes; no file can hold it.
-    if any(c == "\0" or "\ud800" <= c <= "\udfff" for c in text):
+    if not is_plain(text):  # an argument that is no UTF-8 has halves of surrogates
         raise UserError(f"bad value for {entry}: {_shown(text)} has characters that no text has")
     return text
 

@@ -17,6 +17,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 from transformers.utils import logging as transformers_logging
 
 from ids3d.errors import UserError
+from ids3d.reading import given_path
 from ids3d.schedule import DiffusionSchedule
 
 # The files without which a folder is not a Stable Diffusion checkpoint of versions 1 and 2 in diffusers' layout.
@@ -70,7 +71,7 @@ def load_checkpoint(path: str, dtype: torch.dtype, variant: str | None = None) -
 
 def _locate(path: str) -> tuple[str, dict[str, Any]]:
     """Return where to load from, and the options to load with. Raises UserError."""
-    folder = Path(path).expanduser()
+    folder = given_path(path, "prior.path")
     if folder.is_dir():
         missing = [name for name in LAYOUT if not (folder / name).is_file()]
         if missing:
