@@ -16,6 +16,7 @@ from typing import Any
 
 from ids3d.experiment import Job
 from ids3d.files import atomic_write
+from ids3d.reading import plain_file
 
 log = logging.getLogger(__name__)
 
@@ -58,9 +59,8 @@ def earlier_starts(folder: Path) -> Earlier:
     if not starts:
         return Earlier()
     seconds = [start.get("seconds") for start in starts]
-    return Earlier(
-        str(starts[-1].get("settings", "")), sum(float(s) for s in seconds if isinstance(s, int | float))
-    )
+    known = (float(s) for s in seconds if isinstance(s, int | float) and 0 <= s < 1e12)
+    return Earlier(str(starts[-1].get("settings", "")), sum(known))
 
 
 def note_seconds(folder: Path, seconds: float) -> None:
@@ -75,7 +75,7 @@ def _read_starts(folder: Path) -> list[dict[str, Any]]:
     """Return the entries of provenance.json, [] where there are none; a damaged file is said to be one."""
     path = folder / "provenance.json"
     try:
-        starts = json.loads(path.read_text(encoding="utf-8"))
+        starts = json.loads(plain_file(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
         return []
     except (OSError, ValueError, RecursionError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import stat
 from pathlib import Path
@@ -26,6 +27,13 @@ def is_plain(text: str) -> bool:
     return not any(c == "\0" or "\ud800" <= c <= "\udfff" for c in text)
 
 
+def plain_file(path: Path) -> Path:
+    """Return the path. Raises OSError: there is nothing, or no plain file (a pipe might never end)."""
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise OSError(errno.EINVAL, "it is no plain file", str(path))
+    return path
+
+
 def read_text(path: Path, kind: str = "", largest: int = 16 * 2**20) -> str:
     """Return the text of a UTF-8 file, without a byte order mark.
 
@@ -37,11 +45,9 @@ def read_text(path: Path, kind: str = "", largest: int = 16 * 2**20) -> str:
     """
     named = f"{kind} {path}".strip()
     try:
-        status = path.stat()
-        if not stat.S_ISREG(status.st_mode):
-            raise UserError(f"{named} cannot be read: it is no plain file")
-        if status.st_size > largest:
-            raise UserError(f"{named} cannot be read: {status.st_size} bytes are more than {largest}")
+        size = plain_file(path).stat().st_size
+        if size > largest:
+            raise UserError(f"{named} cannot be read: {size} bytes are more than {largest}")
         return path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         raise UserError(f"{named} does not exist") from None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import logging
 import math
 import netrc
 import os
@@ -18,9 +19,12 @@ from ids3d.errors import UserError
 from ids3d.experiment import Job
 from ids3d.files import atomic_write, cannot_write
 from ids3d.images import to_bytes
+from ids3d.reading import plain_file
 
 if TYPE_CHECKING:
     from pytorch_lightning.loggers import CSVLogger, Logger, WandbLogger
+
+log = logging.getLogger(__name__)
 
 PROJECT = "ids3d"
 
@@ -115,6 +119,25 @@ def drop_rows(file: Path, phase: str, step: float) -> None:
         write_rows(file, table.fieldnames or (), kept)
 
 
+def set_aside_damaged(file: Path) -> None:
+    """Rename metrics.csv to metrics.csv.damaged, with a word, where nothing can be appended to it."""
+    try:
+        text = plain_file(file).read_text(encoding="utf-8")
+        rows = csv.reader(io.StringIO(text[: text.rfind("\n") + 1], newline=""), strict=True)
+        columns = next(rows, [])
+        step = columns.index("step") if columns else 0
+        for row in rows:
+            if len(row) != len(columns):
+                raise ValueError(f"{len(row)} values for {len(columns)} columns")
+            float(row[step])
+    except FileNotFoundError:
+        return
+    except (OSError, ValueError, csv.Error):
+        damaged = file.with_name(f"{file.name}.damaged")
+        file.replace(damaged)
+        log.warning("%s is damaged: what it held is in %s now", file, damaged)
+
+
 def write_rows(file: Path, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
     """Write metrics.csv anew, whole or not at all."""
     with atomic_write(file) as unfinished, unfinished.open("w", newline="", encoding="utf-8") as opened:
@@ -135,6 +158,7 @@ def _csv_logger(tracking: Tracking, resume: bool) -> CSVLogger:
         """Lightning's, with a column for the phase, which goes on with the file that is there, and never breaks it."""
 
         def _check_log_dir_exists(self) -> None:
+            set_aside_damaged(file)
             drop_rows(file, "", math.inf)  # of none: mend the last line
             if file.exists():
                 with file.open(newline="", encoding="utf-8") as opened:

@@ -73,32 +73,37 @@ class ResumeCheckpoint(pl.Callback):
 
         Raises UserError: it is of other settings, or none can be read.
         """
-        advice = "delete it, and the same command begins this phase anew"
         there = [path for path in (self.path, self.older) if path.exists()]
         for path in there:
             try:
-                checkpoint = load_tensors(path, ("callbacks", "global_step", "state_dict"), advice, "cpu")
-                saved = checkpoint["callbacks"][self.state_key]
-                settings, step = saved["settings"], checkpoint["global_step"]
-            except (UserError, KeyError, TypeError) as error:
+                settings, step = self._read(path)
+            except UserError:
                 if path == there[-1]:
-                    message = (
-                        str(error)
-                        if isinstance(error, UserError)
-                        else f"{path} is of another program: {advice}"
-                    )
-                    raise UserError(message) from error
+                    raise
                 log.warning("%s is damaged: trying the one before it", path)
                 continue
             if settings != self.settings:
                 raise UserError(
                     f"{path} is of a run with other settings: give this run another tag, or delete that file"
                 )
-            self.steps_done = int(step)
+            self.steps_done = step
             if path != self.path:
                 log.warning("going on from %s, after step %d", path, step)
             return path
         return None
+
+    def _read(self, path: Path) -> tuple[object, int]:
+        """Return the settings that a checkpoint is of, and its step. Raises UserError: it cannot be gone on from."""
+        advice = "delete it, and the same command begins this phase anew"
+        checkpoint = load_tensors(path, ("callbacks", "global_step", "state_dict"), advice, "cpu")
+        try:
+            saved = checkpoint["callbacks"][self.state_key]
+            step, seconds = int(checkpoint["global_step"]), float(saved["seconds"])
+            if step >= 0 and seconds >= 0:
+                return saved["settings"], step
+        except Exception as error:  # another program's can hold anything
+            raise UserError(f"{path} is of another program: {advice}") from error
+        raise UserError(f"{path} is damaged: it is of step {step}, after {seconds} s; {advice}")
 
     def discard(self) -> None:
         """Delete the checkpoints: the training is finished, and its result saved."""

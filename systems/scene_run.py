@@ -52,7 +52,7 @@ def run(job: SceneJob, *, resume: bool = False, overwrite: bool = False) -> Figu
     finish_replacing(job.folder)
     replacing = overwrite or (resume and is_begun(replacement_folder(job.folder)))
     untouched = resume and not replacing and is_finished(job.folder)
-    if untouched and load_saved(job.folder, trust_code=True).to_mapping() == job.to_mapping():
+    if untouched and load_saved(job.folder, trust_code=job.names_code).to_mapping() == job.to_mapping():
         return _say_finished(job)
     with GracefulStop() as stop:
         work = (SceneRun if job.stage == "reconstruct" else SceneEditRun)(job, stop)

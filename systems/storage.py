@@ -15,6 +15,7 @@ import torch
 
 from ids3d.errors import UserError
 from ids3d.files import atomic_write
+from ids3d.reading import plain_file
 
 Figures = dict[str, float | str]
 """What metrics.json holds: flat names and numbers, and the guidance's name."""
@@ -64,7 +65,7 @@ def load_tensors(
     Raises DamagedFile: it is damaged, or something else; UserError: it cannot be read.
     """
     try:
-        state = torch.load(path, map_location=device, weights_only=True)
+        state = torch.load(plain_file(path), map_location=device, weights_only=True)
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror or error})") from error
     except Exception as error:  # a damaged or foreign file can raise anything
@@ -77,20 +78,23 @@ def load_tensors(
 def read_figures(path: Path, advice: str) -> dict[str, Any]:
     """Read what `write_json` has written. Raises DamagedFile, with the advice what to do, or UserError."""
     try:
-        figures = json.loads(path.read_text(encoding="utf-8"))
+        figures = json.loads(plain_file(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror})") from error
     except (ValueError, RecursionError) as error:
         raise DamagedFile(path, advice) from error
-    if not isinstance(figures, dict) or not all(
-        isinstance(v, int | float | str | None) for v in figures.values()
-    ):
+    if not isinstance(figures, dict) or not all(map(_is_figure, figures.values())):
         raise DamagedFile(path, advice)
     return figures
 
 
+def _is_figure(value: Any) -> bool:
+    """Tell whether `write_json` writes such a value: text, null, or a finite number."""
+    return value is None or isinstance(value, str) or (isinstance(value, int | float) and abs(value) < 1e300)
+
+
 def write_json(path: Path, figures: Figures) -> None:
     """Write figures by name, whole or not at all; what is undefined (nan, infinite) becomes null."""
-    clean = {k: v if isinstance(v, str) or math.isfinite(v) else None for k, v in figures.items()}
+    clean = {k: v if not isinstance(v, float) or math.isfinite(v) else None for k, v in figures.items()}
     with atomic_write(path) as file:
         file.write_text(json.dumps(clean, indent=2, allow_nan=False) + "\n", encoding="utf-8")

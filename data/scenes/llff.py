@@ -27,6 +27,7 @@ from ids3d.memory import lack_of_memory
 from ids3d.reading import given_path, is_plain, read_json
 from ids3d.registry import register
 from ids3d.scene import FreeSpace, Scene, SceneBounds, Truth
+from ids3d.tasks import LONGEST_NAME
 
 log = logging.getLogger(__name__)
 
@@ -157,6 +158,11 @@ class LLFF:
         if len({file.stem for file in files}) < len(files):
             raise UserError(
                 f"{self.root / name} has images that differ in nothing but the suffix: keep one of each"
+            )
+        unnamable = [f for f in files if not f.stem.isprintable() or len(f.stem.encode()) > LONGEST_NAME]
+        if unnamable:
+            raise UserError(
+                f"{unnamable[0]}: nothing can be called so that is made of this view: rename the image"
             )
         if len(files) != len(sizes):
             raise UserError(

@@ -37,7 +37,7 @@ class ClipScore(nn.Module):
             self.model = (
                 CLIPModel.from_pretrained(str(path), dtype=torch.float32).eval().requires_grad_(False)
             )
-            self.tokenizer = AutoTokenizer.from_pretrained(str(path))
+            self.tokenizer = AutoTokenizer.from_pretrained(str(path), trust_remote_code=False)
         except (OSError, ValueError) as error:
             reason = str(error).strip().split("\n")[0]
             raise UserError(

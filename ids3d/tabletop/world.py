@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from ids3d.errors import UserError
+from ids3d.reading import read_json
 
 Colour = tuple[float, float, float]  # albedo: linear red, green and blue in [0, 1]
 Pattern = Callable[[Tensor], Tensor]  # of world points (3, n): what depends on the place, (3, n) or (n,)
@@ -205,7 +206,10 @@ def world_of(prior: Path) -> tuple[World, int]:
     if not file.is_file():
         return FORMER, 64
     try:
-        said = json.loads(file.read_text(encoding="utf-8"))
-        return WORLDS[said["world"]], int(said["size"])
-    except (ValueError, KeyError, TypeError) as error:
+        said = read_json(file)
+        world, size = WORLDS[said["world"]], said["size"]
+        if type(size) is not int or not 8 <= size <= 8192:
+            raise ValueError(size)
+        return world, size
+    except (UserError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{file} does not name a world ({' or '.join(WORLDS)}) and a size") from error

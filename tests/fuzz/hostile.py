@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
@@ -35,6 +36,13 @@ def verdict(call: Callable[[], T], folder: Path | None = None) -> T | None:
         return None
     finally:
         assert folder is None or sorted(folder.rglob("*")) == before
+
+
+class Payload:
+    """Makes a file in the working folder where a pickle of it is loaded."""
+
+    def __reduce__(self) -> tuple[Callable[[str], int], tuple[str]]:
+        return os.system, ("touch payload_ran",)
 
 
 VALUES = (

@@ -23,7 +23,7 @@ from ids3d.models.geometry.grid import GridGeometry
 from ids3d.models.renderers.occupancy import OccupancyRenderer
 from ids3d.scene import Scene
 from tests.data.scenes.llff_folder import arc_cameras, write_scene
-from tests.fuzz.hostile import PATHS, damaged, fuzz, verdict
+from tests.fuzz.hostile import PATHS, Payload, damaged, fuzz, verdict
 
 
 def folder(root: Path, spread: float = 30.0) -> Path:
@@ -131,10 +131,6 @@ def header(text: str, version: tuple[int, int] = (1, 0)) -> bytes:
 
 
 def pickled() -> bytes:
-    class Payload:
-        def __reduce__(self) -> tuple[Callable[[str], int], tuple[str]]:
-            return os.system, ("touch payload_ran",)
-
     stream = io.BytesIO()
     np.save(stream, np.array([Payload()], dtype=object), allow_pickle=True)
     return stream.getvalue()
@@ -211,6 +207,20 @@ KINDS: dict[str, Callable[[Path], object]] = {
     "dangling": lambda path: path.symlink_to("nowhere"),
     "device": lambda path: path.symlink_to("/dev/zero"),
 }
+
+
+@pytest.mark.parametrize(
+    "name", ["\udcff", "a\n", "\x1b[2J", "\u202e", "a" * 210, "é" * 110, "..", "-", " ", "a b", "é"]
+)
+def test_names_of_views(tmp_path: Path, name: str) -> None:
+    root = folder(tmp_path / "s")
+    (root / "images" / "view_003.png").rename(root / "images" / f"{name}.png")
+    scene = verdict(lambda: load(root), tmp_path)
+    if scene is not None:
+        runs = Path("/run/renders")
+        for view in (*scene.train.names, *scene.test.names):
+            assert (runs / f"{view}_panel.png").resolve().parent == runs
+            assert f"{view}_photograph.png".isprintable() and len(f"{view}_photograph.png".encode()) < 255
 
 
 REPLACED = ["poses_bounds.npy", "images", "images/view_000.png"]
