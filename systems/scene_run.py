@@ -56,8 +56,14 @@ def run(job: SceneJob, *, resume: bool = False, overwrite: bool = False) -> Figu
         return _say_finished(job)
     with GracefulStop() as stop:
         work = (SceneRun if job.stage == "reconstruct" else SceneEditRun)(job, stop)
-        if untouched and earlier_starts(job.folder).settings == work.key:
-            return _say_finished(job)
+        if untouched:
+            if earlier_starts(job.folder).settings == work.key:
+                return _say_finished(job)
+            raise UserError(
+                f"{job.folder} is finished, and other settings cannot go on from it: rates, noise and refinement run "
+                "over all the steps, so that more of them are another edit from the first on: give it a tag of its "
+                f"own: --config {job.folder / 'config.yaml'} tag=... (the same reconstruction is used again)"
+            )
         work.job = settle(job, work.key, replacing)
         work.prepare()
         with _begun(work):

@@ -7,7 +7,6 @@ import dataclasses
 import json
 import logging
 import os
-import resource
 import shutil
 import signal
 import subprocess
@@ -28,6 +27,7 @@ from ids3d.files import locked
 from ids3d.systems.edit_scene.pull_back import EditScene
 from ids3d.systems.reconstruct.rays import Reconstruct
 from ids3d.systems.scene_run import run
+from tests.systems.processes import finish
 from tests.systems.test_run import same, state, stop_in
 
 Tiny = Callable[..., SceneJob]
@@ -80,6 +80,13 @@ def test_a_finished_run_is_not_touched_by_resume(
     assert "edit/psnr_inside = " in capsys.readouterr().out
     # Nor where only what it was evaluated with is another.
     assert run_command(launch.main, ["--resume", str(finished.folder), "evaluate.film_fps=5"]) == 0
+    assert contents(Path(finished.output)) == before
+
+
+def test_more_steps_of_a_finished_run_are_refused_with_the_reason(finished: SceneJob) -> None:
+    before = contents(Path(finished.output))
+    with pytest.raises(UserError, match=r"is finished.*run over all the steps.*tag=\.\.\."):
+        launch.main(["--resume", str(finished.folder), "edit.steps=6"])
     assert contents(Path(finished.output)) == before
 
 
@@ -397,16 +404,12 @@ def test_an_impossible_output_is_one_line(tiny: Tiny, place: str, tmp_path: Path
 
 @pytest.mark.parametrize("size", [200_000, 20_000, 1000])
 def test_a_disk_that_is_full_is_one_line(tiny: Tiny, size: int, tmp_path: Path) -> None:
-    """The operating system refuses to make files larger than so many bytes, in a process of its own."""
+    """The operating system refuses to make files larger than so many bytes."""
     job = tiny("tracking=csv", "save_minutes=1e-9")
     stopped(job, EditScene, 2)
     kept = {n: c for n, c in contents(job.folder).items() if n.startswith("checkpoints/")}
-    pid = os.fork()
-    if pid == 0:
-        sys.stderr = (tmp_path / "said").open("w", buffering=1)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
-        os._exit(run_command(lambda _: run(job), []))
-    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 2
+    words = ["--resume", str(job.folder)]
+    assert finish(words, tmp_path / "said", largest=size) == 2
     said = [line for line in (tmp_path / "said").read_text().splitlines() if line.startswith("error: ")]
     assert len(said) == 1 and "cannot be written (File too large)" in said[0]
     assert not list(Path(job.output).rglob(".unfinished*"))
