@@ -13,11 +13,7 @@ from ids3d.registry import register
 
 @register("guidance", "cds")
 class CDS(ContrastiveDistillation):
-    """∇ = DDS's gradient + w_cut · ∇_{z_trg} ℓ_CUT (see `cut.py`). With w_cut = 0 it is DDS.
-
-    The published code steps by 0.0488 of DDS's part and 0.1 · w_cut of the other (plain SGD, rate 0.1, only the first
-    part multiplied by 2000/64²). A loop that steps by 0.0488 of their sum does the same with w_cut = 3 · 2.05.
-    """
+    """∇ = DDS's gradient + w_cut · ∇_{z_trg} ℓ_CUT (see `cut.py`). With w_cut = 0 it is DDS."""
 
     @dataclass
     class Config(CutConfig):

@@ -18,14 +18,15 @@ TEMPERATURE = 0.07
 PATCH_SIZES = (1, 2)
 # The loss is multiplied by this on its way through the UNet, or half precision would lose some of it. A power of two.
 LOSS_SCALE = 2.0**10
-PUBLISHED_SIZE = 64 * 64  # h·w of the latents that w_cut = 3 was chosen for
+# The published loss is PUBLISHED_FACTOR / (h·w) ⟨z_trg, DDS's gradient⟩ + w_cut ℓ_CUT, with the latent's h and w.
+PUBLISHED_FACTOR = 2000
 
 
 @dataclass
 class CutConfig(GuidanceConfig):
     """The settings of a method that can add the CUT loss to its gradient."""
 
-    w_cut: float = 0.0  # the weight of the loss's gradient; 3 in the paper; 0 leaves it out
+    w_cut: float = 0.0  # the weight of the loss, as in the published one, where it is 3; 0 leaves it out
     cut_patches: int = 256  # patches drawn per layer and patch size; all of them where there are no more
 
     def __post_init__(self) -> None:
@@ -49,15 +50,15 @@ class ContrastiveDistillation(Distillation):
         z_t^trg, each with its prompt. Its gradient goes through the UNet, to z_trg; the source is constant. With
         w_cut = 0 nothing of this is computed, nothing drawn, and the gradient is 0.
 
-        The loss is a mean over places, so what one element of the latent gets falls with their number, which DDS's
-        gradient does not. The gradient is therefore multiplied by h·w / 64²: w_cut means on every latent what it means
-        on the published 64x64. (At 16x16 it would otherwise weigh 16 times as much, and break the image up.)
+        The published loss multiplies DDS's part, and not this one, by 2000 / (h·w). Here DDS's part has no factor, so
+        the gradient is multiplied by the inverse, h·w / 2000: w_cut = 3 is then what it is in the official code, 3
+        times 2.048 on its 64x64 latents, and weighs alike on smaller ones, whose loss is a mean over fewer places.
         """
         cfg, (b, _, height, width) = self.cfg, z_t_trg.shape
         if cfg.w_cut == 0:
             return *self.predict_pair(step, z_t_src, z_t_trg), torch.zeros_like(z_t_trg)
         z_t_trg = z_t_trg.detach().requires_grad_()
-        with torch.enable_grad():
+        with torch.enable_grad(), self.shared_attention(step, together=False):
             with self.prior.self_attention_outputs() as outputs:
                 eps_src, eps_trg = self.predict_pair(step, z_t_src, z_t_trg)
             features = [output[-b:] for output in outputs]  # the last b of a call's rows have the prompt
@@ -67,7 +68,7 @@ class ContrastiveDistillation(Distillation):
             )
             (grad,) = torch.autograd.grad(loss.sum() * LOSS_SCALE, z_t_trg)
         grad = self.schedule.alpha(step.t, grad) * grad  # z_t^trg = √ᾱ_t z_trg + √(1−ᾱ_t) ε
-        return eps_src, eps_trg.detach(), grad * (height * width / PUBLISHED_SIZE / LOSS_SCALE)
+        return eps_src, eps_trg.detach(), grad * (height * width / PUBLISHED_FACTOR / LOSS_SCALE)
 
 
 def cut_loss(

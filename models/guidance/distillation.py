@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -12,7 +14,8 @@ from torch import Tensor
 from ids3d.config.bounds import check_bounds
 from ids3d.models.guidance.protocol import Generators, Guidance, GuidanceOutput
 from ids3d.models.guidance.sampling import sample_timestep_and_noise
-from ids3d.models.priors.protocol import Prior, Prompt
+from ids3d.models.priors.alignment import align
+from ids3d.models.priors.protocol import Prior, Prompt, SharedAttention
 
 
 @dataclass
@@ -25,6 +28,10 @@ class GuidanceConfig:
     # ... which moves linearly to this one as progress goes from 0 to 1; null: it stays.
     t_range_end: tuple[float, float] | None = None
     weighting: Literal["one", "sigma2"] = "one"  # w(t), a factor of the gradient: 1, or σ_t² = 1 − ᾱ_t
+    # What the target's score takes of the source's attention, from the pass that computes the source's score: nothing, as
+    # published; the cross-attention maps, token by token as in Prompt-to-Prompt; and the self-attention's.
+    attention: Literal["none", "cross", "cross+self"] = "none"
+    self_tokens: int = 1024  # layers with more pixels than this keep the target's own self-attention
     max_rms: float | None = None  # a latent's gradient with a greater root mean square is scaled down to this
 
     def __post_init__(self) -> None:
@@ -119,12 +126,26 @@ class Distillation(Guidance, ABC):
         figures = {"t": t.float().mean().item(), "grad_rms": rms.mean().item(), **step.figures}
         return GuidanceOutput(grad, figures)
 
+    @contextmanager
+    def shared_attention(self, step: EditStep, together: bool) -> Iterator[None]:
+        """Within the context, the target is predicted with the source's attention, as the settings say."""
+        cfg = self.cfg
+        if cfg.attention == "none":
+            yield
+            return
+        # With ω = 0 there is only the empty prompt, whose maps belong to no word.
+        aligned = align(step.source.tokens, step.target.tokens) if cfg.guidance_scale != 0 else None
+        self_tokens = cfg.self_tokens if cfg.attention == "cross+self" else 0
+        with self.prior.share_attention(SharedAttention(len(step.t), aligned, self_tokens, together)):
+            yield
+
     def predict_pair(self, step: EditStep, z_t_src: Tensor, z_t_trg: Tensor) -> tuple[Tensor, Tensor]:
         """Return ε^ω(z_t^src, y_src, t) and ε^ω(z_t^trg, y_trg, t), (b, c, h, w) each.
 
         Every method that compares source and target predicts both here. Without a graph it is one call of the UNet, of
         4b: on a CPU 0.75 of the time of two calls of 2b. Where `z_t_trg` requires a gradient, it is two calls, the
-        source's first, and only the target's has a graph.
+        source's first, and only the target's has a graph: call within `shared_attention(step, together=False)`, and
+        differentiate there too, for what is recomputed backwards.
         """
         t, w = step.t, self.cfg.guidance_scale
         if z_t_trg.requires_grad:
@@ -132,6 +153,7 @@ class Distillation(Guidance, ABC):
                 eps_src = self.prior.predict_noise(z_t_src, t, step.source, w)
             return eps_src, self.prior.predict_noise(z_t_trg, t, step.target, w)
         prompts = Prompt.cat([step.source, step.target])
-        both = self.prior.predict_noise(torch.cat([z_t_src, z_t_trg]), torch.cat([t, t]), prompts, w)
+        with self.shared_attention(step, together=True):
+            both = self.prior.predict_noise(torch.cat([z_t_src, z_t_trg]), torch.cat([t, t]), prompts, w)
         eps_src, eps_trg = both.chunk(2)
         return eps_src, eps_trg

@@ -56,6 +56,25 @@ class Prompt:
         return Prompt(cond, null, torch.cat([p.tokens for p in prompts]))
 
 
+@dataclass(frozen=True)
+class SharedAttention:
+    """What a target's prediction takes of its source's attention, b of each.
+
+    Attributes:
+        batch: b.
+        alignment: (b, l) int64, for each token of the targets' prompts the source's whose cross-attention map it takes,
+            or -1 for its own (`alignment.align`); None: all keep their own. Maps of the empty prompt are not touched.
+        self_tokens: layers of at most so many pixels take the source's self-attention; 0: none.
+        together: source and target are predicted in one call, on the b sources followed by the b targets; otherwise in
+            two, the sources' first.
+    """
+
+    batch: int
+    alignment: Tensor | None
+    self_tokens: int
+    together: bool
+
+
 class Prior(Protocol):
     """A frozen text-to-image latent diffusion model.
 
@@ -110,6 +129,9 @@ class Prior(Protocol):
     ) -> AbstractContextManager[None]:
         """Within the context, `predict_noise` on `batch` latents replaces the maps (batch, heads, queries, keys) of
         each cross-attention (cross=False: self-attention) layer by edit(layer, maps); the empty prompts' maps stay."""
+
+    def share_attention(self, shared: SharedAttention) -> AbstractContextManager[None]:
+        """Within the context, `predict_noise` gives the target the attention of the source, as `shared` says."""
 
     def edit_activations(
         self, edit: Callable[[str, Tensor], Tensor], features: bool, queries_and_keys: bool

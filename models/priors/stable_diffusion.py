@@ -13,7 +13,8 @@ from torch import Tensor
 
 from ids3d.models.priors.control import edit_activations, edit_attention
 from ids3d.models.priors.precision import run_in
-from ids3d.models.priors.protocol import Prompt
+from ids3d.models.priors.protocol import Prompt, SharedAttention
+from ids3d.models.priors.source_attention import share_attention
 from ids3d.registry import register
 
 
@@ -192,6 +193,10 @@ class StableDiffusion:
     ) -> AbstractContextManager[None]:
         """See `Prior.edit_attention`. The layers' own processors are back when the context ends."""
         return edit_attention(self.unet, edit, "attn2" if cross else "attn1", batch)
+
+    def share_attention(self, shared: SharedAttention) -> AbstractContextManager[None]:
+        """See `Prior.share_attention`. The layers' own processors are back when the context ends."""
+        return share_attention(self.unet, shared)
 
     def edit_activations(
         self, edit: Callable[[str, Tensor], Tensor], features: bool, queries_and_keys: bool

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from dataclasses import dataclass
-from difflib import SequenceMatcher
 
 import torch
 from torch import Tensor
 
 from ids3d.config.bounds import SHARE, check_bounds
+from ids3d.models.priors.alignment import align
 from ids3d.models.samplers.ddim_sampler import DDIMSampler, SamplerConfig, SamplingStep
 from ids3d.registry import register
 
@@ -39,7 +39,7 @@ class P2P(DDIMSampler):
     def predict_noise(self, step: SamplingStep) -> Tensor:
         """Return the target's noise, predicted with the source's attention maps while they are used."""
         cfg, prior, b = self.cfg, self.prior, len(step.z_t)
-        where = alignment(step.source.tokens, step.target.tokens)[:, None, None]
+        where = align(step.source.tokens, step.target.tokens)[:, None, None]
         maps: dict[str, Tensor] = {}
 
         def keep(layer: str, own: Tensor) -> Tensor:
@@ -67,17 +67,3 @@ class P2P(DDIMSampler):
             for cross, take in edits:
                 taking.enter_context(prior.edit_attention(take, cross, b))
             return prior.predict_noise(step.z_t, step.t, step.target, cfg.guidance_scale)
-
-
-def alignment(source: Tensor, target: Tensor) -> Tensor:
-    """Return, for each token of the target prompts, the source's whose map it takes, or -1: (b, l) of ids (b, l) each.
-
-    Tokens that both prompts have, in order, and words exchanged for as many others (the paper's "word swap") take the
-    source's maps; added ones keep their own ("prompt refinement").
-    """
-    where = torch.full_like(target, -1)
-    for row, (a, b) in enumerate(zip(source.tolist(), target.tolist(), strict=True)):
-        for change, a0, a1, b0, b1 in SequenceMatcher(None, a, b, autojunk=False).get_opcodes():
-            if change == "equal" or (change == "replace" and a1 - a0 == b1 - b0):
-                where[row, b0:b1] = torch.arange(a0, a1)
-    return where

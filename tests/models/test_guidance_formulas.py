@@ -19,6 +19,7 @@ from ids3d.models.guidance.ids import IDS, fixed_point
 from ids3d.models.guidance.pds import PDS
 from ids3d.models.guidance.sds import SDS
 from ids3d.models.priors.stable_diffusion import StableDiffusion
+from ids3d.systems.edit_images.latents import optimise
 from ids3d.tabletop.evaluate import PRIOR
 from tests import tiny_sd
 from tests.models.reference import Draws, Reference, cut, draws
@@ -173,7 +174,7 @@ def cut_gradient(ref: Reference, i: int, d: Draws, eps: Tensor, z_t_src: Tensor,
     z = Z_TRG[i : i + 1].clone().requires_grad_()
     ref.noise(ref.noised(z, eps, d.t), TARGETS[i], d.t, 7.5)
     cut(source, ref.features(), ids).backward()
-    return z.grad * (z.shape[2] * z.shape[3]) / 64**2
+    return z.grad * (z.shape[2] * z.shape[3]) / 2000
 
 
 @all_kinds
@@ -197,6 +198,56 @@ def test_cds(kind, patches):
         dds = ref.noise(z_t_trg, TARGETS[i], d.t, 7.5) - ref.noise(z_t_src, SOURCES[i], d.t, 7.5)
         expected = dds + 3.0 * cut_gradient(ref, i, d, eps, z_t_src, ids[i])
         assert_same(got[i : i + 1], expected)
+
+
+@pytest.mark.parametrize("method", ["dds", "cds", "ids", "ids with cut"])
+def test_ten_steps_are_those_of_the_published_loop(method):
+    """SGD on 2000 / (h·w) ⟨z, grad⟩ + w_cut ℓ_CUT, as the official 2D code has it, written out for one latent.
+
+    Its rate, 0.1 on 64x64, is brought to the latent's size so that the step stays 0.0488 per element.
+    """
+    kind, rate, hw = "epsilon", 0.1 * 64 / 64**2, 64
+    ref, generator = reference(kind), torch.Generator().manual_seed(SEED)
+    w_cut = 3.0 if method in ("cds", "ids with cut") else 0.0
+    n = 3 if "ids" in method else 0
+    ref.noise(Z_SRC[:1], SOURCES[0], 500, 1.0)
+    counts = {(layer, size): len(f) // size**2 for layer, f in enumerate(ref.features()) for size in (1, 2)}
+    everything = {key: list(range(count)) for key, count in counts.items()}
+    z_src, z = Z_SRC[:1], Z_SRC[:1].clone()
+    for _ in range(10):
+        (d,) = draws(generator, 1, 50, 950)
+        z_t = ref.noised(z_src, d.noises[0], d.t)
+        for _ in range(n):
+            z_t.requires_grad_()
+            ref.residual(z_src, z_t, SOURCES[0], d.t, 7.5).backward()
+            z_t = (z_t - z_t.grad).detach()
+        a, s = math.sqrt(ref.bars[d.t]), math.sqrt(1 - ref.bars[d.t])
+        eps = (z_t - a * z_src) / s
+        with torch.no_grad():
+            src = ref.noise(z_t, SOURCES[0], d.t, 7.5)
+        features = [f.detach() for f in ref.features()]
+        z.requires_grad_()
+        trg = ref.noise(ref.noised(z, eps, d.t), TARGETS[0], d.t, 7.5)
+        loss = 2000 / hw * (z * (trg - src).detach()).sum()
+        if w_cut:
+            loss = loss + w_cut * cut(features, ref.features(), everything)
+        (grad,) = torch.autograd.grad(loss, z)
+        z = (z - rate * grad).detach()
+
+    cls, settings = {
+        "dds": (DDS, {}),
+        "cds": (CDS, {}),  # the default weight is the published one
+        "ids": (IDS, {}),
+        "ids with cut": (IDS, {"w_cut": 3.0}),
+    }[method]
+    p = prior(kind)
+    generators = [torch.Generator().manual_seed(SEED)]
+    prompts = p.embed(SOURCES[:1]), p.embed(TARGETS[:1])
+    got = optimise(
+        cls(cls.Config(**settings), p), z_src, *prompts, generators, steps=10, lr=0.1 * 2000 / 64**2
+    )
+    assert_same(got - z_src, z - z_src, rel=1e-5)
+    assert (z - z_src).norm() > 0.1
 
 
 @all_kinds
