@@ -28,8 +28,8 @@ class GuidanceConfig:
     # ... which moves linearly to this one as progress goes from 0 to 1; null: it stays.
     t_range_end: tuple[float, float] | None = None
     weighting: Literal["one", "sigma2"] = "one"  # w(t), a factor of the gradient: 1, or σ_t² = 1 − ᾱ_t
-    # What the target's score takes of the source's attention, from the pass that computes the source's score: nothing, as
-    # published; the cross-attention maps, token by token as in Prompt-to-Prompt; and the self-attention's.
+    # What the target's score takes of the source's attention, from the pass that computes the source's score: nothing,
+    # as published; the cross-attention maps, token by token as in Prompt-to-Prompt; and the self-attention's.
     attention: Literal["none", "cross", "cross+self"] = "none"
     self_tokens: int = 1024  # layers with more pixels than this keep the target's own self-attention
     max_rms: float | None = None  # a latent's gradient with a greater root mean square is scaled down to this
