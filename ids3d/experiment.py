@@ -8,18 +8,20 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import textwrap
 import time
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from omegaconf import OmegaConf
 
-from ids3d.config import Node, Origin, merge, parse, read_file, read_overrides
+from ids3d.config import ModuleKey, Node, Origin, merge, parse, read_layers, read_overrides
 from ids3d.device import DEVICE
 from ids3d.errors import UserError
-from ids3d.registry import find_among, names
+from ids3d.registry import find_among, names, shared_settings
 from ids3d.tasks import LONGEST_NAME
 
 
@@ -58,12 +60,22 @@ class Module:
             raise UserError(f"bad value for {self.key}{source}: {error}") from None
 
     def settings(self) -> Any:
-        """An instance of the class's Config. Raises UserError for an unknown key or a bad value."""
-        return parse(self.find().Config, self.node, self.key)
+        """An instance of the class's Config. Raises UserError for an unknown key or a bad value.
+
+        What was written for another type, and is shared by all, is left out where the class does not have it.
+        """
+        config = self.find().Config
+        has = {f.name for f in dataclasses.fields(config)}
+        node, origins = self.node, self.node.origins
+        return parse(config, Node({k: v for k, v in node.items() if k in has or not _is_kept(node, k)}, origins), self.key)
 
     def build(self, *args: Any) -> Any:
         """The module: `Class(settings, *args)`, as its kind's Protocol says."""
         return self.find()(self.settings(), *args)
+
+
+def _is_kept(node: Node, key: str) -> bool:
+    return key in node.origins and node.origins[key].kept
 
 
 def module(default: str, *kinds: str) -> Any:
@@ -155,8 +167,13 @@ class Job:
         }
 
     def to_yaml(self) -> str:
-        """`to_mapping` as YAML that `load` reads back to an equal job."""
-        return OmegaConf.to_yaml(OmegaConf.create(self.to_mapping()))
+        """`to_mapping` as YAML that `load` reads back to an equal job; says which settings of a module are shared."""
+        parts = []
+        for key, value in self.to_mapping().items():
+            module = getattr(self, key)
+            of_all = shared_settings(module.kind) if isinstance(module, Module) else frozenset()
+            parts += _with_shared(key, value, of_all) if of_all else [OmegaConf.to_yaml({key: value})]
+        return "".join(parts)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -222,12 +239,22 @@ def module_fields(root: type[Job]) -> dict[str, Any]:
     return {f.name: f.metadata for f in dataclasses.fields(root) if "kinds" in f.metadata}
 
 
-# Each key that names a module, with the types that it stands for where none is said: a job's default for it.
-DEFAULTS = {
-    key: frozenset(fields[key]["default"] for fields in map(module_fields, ROOTS) if key in fields)
-    for root in ROOTS
-    for key in module_fields(root)
-}
+def _module_keys() -> dict[str, ModuleKey]:
+    """Each key that names a module in any job. The types that it stands for where none is said are jobs' defaults."""
+    found = [(key, of) for root in ROOTS for key, of in module_fields(root).items()]
+    keys = {}
+    for key, _ in found:
+        defaults = frozenset(of["default"] for k, of in found if k == key)
+        kinds = sorted({kind for k, of in found if k == key for kind in of["kinds"]})
+        keys[key] = ModuleKey(defaults, partial(_shared_by, kinds))
+    return keys
+
+
+def _shared_by(kinds: Sequence[str]) -> frozenset[str]:
+    return frozenset().union(*(shared_settings(kind) for kind in kinds))
+
+
+MODULE_KEYS = _module_keys()
 
 
 def load(
@@ -235,9 +262,9 @@ def load(
 ) -> Job:
     """The job that `files`, merged left to right, and then `key=value` `overrides` describe.
 
-    A key that names a module may hold the module's name or a mapping with `type`. Where a later layer names another
-    type, the settings of the earlier one are dropped; all overrides are one layer, whatever their order. Only the
-    root's keys are checked here, and what `data` names: the modules' own need their imports, so `Job.check` does that.
+    A file may `include` others, which it is then laid over. A key that names a module may hold the module's name or a
+    mapping with `type`. Where a later layer names another type, the settings of the earlier one are dropped, but for
+    those that the kind's modules share; all overrides are one layer, whatever their order. Only the root's keys are checked here, and what `data` names: the modules' own need their imports, so `Job.check` does that.
 
     Args:
         data_only: those of the files that somebody else may have written. Nothing is imported because they say so.
@@ -245,11 +272,14 @@ def load(
     Raises UserError: a file that is missing or is no YAML, an override that is not key=value, an unknown key, a bad
     value, an import path in one of the files `data_only`.
     """
-    tree = Node()
+    tree, foreign = Node(), set[str]()
     for file in files:
-        tree = merge(tree, read_file(Path(file), DEFAULTS), DEFAULTS)
-    tree = merge(tree, read_overrides(overrides, DEFAULTS), DEFAULTS)
-    _refuse_code(tree, {str(Path(file)) for file in data_only})
+        for layer in read_layers(Path(file), MODULE_KEYS):
+            tree = merge(tree, layer, MODULE_KEYS)
+            if file in data_only:
+                foreign.update(origin.source for origin in layer.origins.values())
+    tree = merge(tree, read_overrides(overrides, MODULE_KEYS), MODULE_KEYS)
+    _refuse_code(tree, foreign)
     root = _root(tree)
     for key, field_of in module_fields(root).items():
         tree[key] = _module(key, tree, field_of["kinds"], field_of["default"])
@@ -258,7 +288,7 @@ def load(
 
 def _refuse_code(tree: Node, data_only: Container[str]) -> None:
     """Raise UserError for a module that one of these files gives by its import path: importing it runs it."""
-    for key in DEFAULTS:
+    for key in MODULE_KEYS:
         node = tree.get(key)
         if isinstance(node, Node) and ":" in str(node.get("type", "")):
             origin = node.origins["type"] if "type" in node.origins else tree.origins[key]
@@ -325,6 +355,21 @@ def _module(key: str, tree: Node, kinds: tuple[str, ...], default: str) -> Modul
 
 def _module_mapping(module: Module) -> dict[str, Any]:
     return {"type": module.type, **_plain(module.settings())}
+
+
+def _with_shared(key: str, value: Mapping[str, Any], shared: frozenset[str]) -> list[str]:
+    """A module's YAML, those of its settings first that all of its kind share."""
+    kept, own = ({k: v for k, v in value.items() if (k in shared) == first and k != "type"} for first in (True, False))
+    parts = [OmegaConf.to_yaml({key: {"type": value["type"]}})]
+    if kept:
+        parts += [f"  # shared: kept when {key}=... names another\n", _indented(kept)]
+    if own:
+        parts += [f"  # of {value['type']} alone\n", _indented(own)]
+    return parts
+
+
+def _indented(settings: Mapping[str, Any]) -> str:
+    return textwrap.indent(OmegaConf.to_yaml(OmegaConf.create(dict(settings))), "  ")
 
 
 def _plain(value: Any) -> Any:

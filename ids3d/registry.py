@@ -7,6 +7,7 @@ A kind of module has one name, one package that its modules live in, one file ea
 from __future__ import annotations
 
 import dataclasses
+import dataclasses
 import importlib
 import importlib.util
 import inspect
@@ -29,10 +30,13 @@ class Kind:
         package: where its modules live; a name that no imported file has registered is looked for in the file of that
             name ("pull-back": pull_back.py), and if it is not there, in every file of the package.
         protocol: the class in `<package>.protocol` that says what a module of the kind offers and how it is made.
+        shared: the dataclass there that holds the settings which the kind's modules share, if they do: a config keeps
+            them when it comes to name another module.
     """
 
     package: str
     protocol: str
+    shared: str = ""
 
 
 KINDS = {
@@ -41,7 +45,7 @@ KINDS = {
     "geometry": Kind("ids3d.models.geometry", "Geometry"),
     "renderer": Kind("ids3d.models.renderers", "Renderer"),
     "prior": Kind("ids3d.models.priors", "Prior"),
-    "guidance": Kind("ids3d.models.guidance", "Guidance"),
+    "guidance": Kind("ids3d.models.guidance", "Guidance", shared="GuidanceConfig"),
     "sampler": Kind("ids3d.models.samplers", "Sampler"),
     "reconstruct": Kind("ids3d.systems.reconstruct", "ReconstructionSystem"),
     "edit-scene": Kind("ids3d.systems.edit_scene", "SceneEditingSystem"),
@@ -143,6 +147,15 @@ def shortcomings(cls: type, kind: str) -> list[str]:
 def protocol_of(kind: str) -> Any:
     """The Protocol of a kind."""
     return getattr(importlib.import_module(f"{KINDS[kind].package}.protocol"), KINDS[kind].protocol)
+
+
+def shared_settings(kind: str) -> frozenset[str]:
+    """The names of the settings that the modules of a kind share."""
+    of = KINDS[kind]
+    if not of.shared:
+        return frozenset()
+    config = getattr(importlib.import_module(f"{of.package}.protocol"), of.shared)
+    return frozenset(field.name for field in dataclasses.fields(config))
 
 
 def methods_of(protocol: type) -> list[str]:

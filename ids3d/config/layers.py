@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +22,14 @@ DEEPEST = 20  # mappings and lists within one another
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a value was written: a file's path or 'command line', there with the text as the shell handed it over."""
+    """Where a value was written: a file's path or 'command line', there with the text as the shell handed it over.
+
+    `kept`: it was written for another type of module, with which it is shared; it counts where the type has it.
+    """
 
     source: str
     text: str | None = None
+    kept: bool = False
 
 
 class Node(dict[str, Any]):
@@ -42,8 +46,21 @@ class Node(dict[str, Any]):
         self[key], self.origins[key] = value, origin
 
 
-ModuleDefaults = Mapping[str, frozenset[str]]
-"""The top-level keys that name a module, each with the types that it may stand for where none is said."""
+@dataclass(frozen=True)
+class ModuleKey:
+    """A top-level key that names a module.
+
+    Attributes:
+        defaults: the types that it may stand for where none is said.
+        shared: returns the settings that its types share, which stay when a later layer names another type.
+    """
+
+    defaults: frozenset[str]
+    shared: Callable[[], frozenset[str]] = frozenset
+
+
+ModuleKeys = Mapping[str, ModuleKey]
+INCLUDE = "include"  # the key of a file that names one or more files which it is laid over
 
 
 def find_config(path: str) -> Path:
@@ -53,7 +70,7 @@ def find_config(path: str) -> Path:
     return packaged if is_ours else given
 
 
-def read_file(file: Path, modules: ModuleDefaults) -> Node:
+def read_file(file: Path, modules: ModuleKeys) -> Node:
     """Read the layer of a YAML file. Raises UserError: it is missing, cannot be read, or is no YAML mapping."""
     text = read_text(file, "config", LARGEST)
     try:
@@ -93,7 +110,27 @@ def _check_yaml(text: str) -> yaml.NodeEvent | None:
     return root
 
 
-def read_overrides(overrides: Sequence[str], modules: ModuleDefaults) -> Node:
+def read_layers(file: Path, modules: ModuleKeys) -> list[Node]:
+    """Read a YAML file's layers: those of the files that it includes, each relative to it, and then its own.
+
+    Raises UserError as `read_file` does, and for a file that includes itself.
+    """
+    return _read_layers(file, modules, ())
+
+
+def _read_layers(file: Path, modules: ModuleKeys, within: tuple[Path, ...]) -> list[Node]:
+    if file.resolve() in within:
+        raise UserError(f"config {file} includes itself")
+    node = read_file(file, modules)
+    included = node.pop(INCLUDE, [])
+    included = [included] if isinstance(included, str) else included
+    if not isinstance(included, list) or not all(isinstance(name, str) for name in included):
+        raise UserError(f"bad value for {INCLUDE} ({file}): expected a file's path, or a list of them")
+    layers = [_read_layers(file.parent / name, modules, (*within, file.resolve())) for name in included]
+    return [*(layer for group in layers for layer in group), node]
+
+
+def read_overrides(overrides: Sequence[str], modules: ModuleKeys) -> Node:
     """Read the layer of `key=value` words, whatever their order. Raises UserError for other words."""
     layer = Node()
     for override in overrides:
@@ -120,26 +157,31 @@ def read_overrides(overrides: Sequence[str], modules: ModuleDefaults) -> Node:
     return _with_module_names(layer, modules)
 
 
-def merge(old: Node, new: Node, modules: ModuleDefaults) -> Node:
-    """Return `new` over `old`, neither changed. Lists and scalars are replaced, and so is a module of another type."""
+def merge(old: Node, new: Node, modules: ModuleKeys) -> Node:
+    """Return `new` over `old`, neither changed.
+
+    Lists and scalars are replaced, and so is a module of another type, but for the settings that its types share.
+    """
     merged = Node(old, old.origins)
     for key, value in new.items():
-        before = old.get(key)
-        if (
-            isinstance(before, Node)
-            and isinstance(value, Node)
-            and not _is_other_type(before, value, modules.get(key))
-        ):
+        before, module = old.get(key), modules.get(key)
+        if isinstance(before, Node) and isinstance(value, Node):
+            if module is not None and _is_other_type(before, value, module.defaults):
+                before = _kept(before, module.shared())
             value = merge(before, value, {})
         merged.put(key, value, new.origins[key])
     return merged
 
 
-def _is_other_type(before: Node, after: Node, defaults: frozenset[str] | None) -> bool:
-    """Tell whether `after` names another type of module than `before` stands for; False where they are no modules."""
-    if defaults is None or "type" not in after:
-        return False
-    return after["type"] not in ({before["type"]} if "type" in before else defaults)
+def _is_other_type(before: Node, after: Node, defaults: frozenset[str]) -> bool:
+    """Tell whether `after` names another type of module than `before` stands for."""
+    return "type" in after and after["type"] not in ({before["type"]} if "type" in before else defaults)
+
+
+def _kept(module: Node, shared: frozenset[str]) -> Node:
+    """Return a module's settings that are among the shared ones, for a module of another type."""
+    origins = {key: replace(module.origins[key], kept=True) for key in module if key in shared}
+    return Node({key: module[key] for key in origins}, origins)
 
 
 def _override_value(text: str) -> Any:
@@ -152,7 +194,7 @@ def _override_value(text: str) -> Any:
     return container["value"] if text else ""
 
 
-def _as_node(values: Mapping[Any, Any], source: str, modules: ModuleDefaults | None = None) -> Node:
+def _as_node(values: Mapping[Any, Any], source: str, modules: ModuleKeys | None = None) -> Node:
     """Return plain mappings as Nodes of `source`; a module's bare name becomes a mapping with `type`."""
     node = Node()
     for key, value in values.items():
@@ -175,7 +217,7 @@ def _has_interpolation(value: Any) -> bool:
     return isinstance(value, str) and "${" in value
 
 
-def _with_module_names(layer: Node, modules: ModuleDefaults) -> Node:
+def _with_module_names(layer: Node, modules: ModuleKeys) -> Node:
     """Return the layer with the names of modules as they are registered, in lower case; import paths as they are."""
     for key in modules:
         node = layer.get(key)

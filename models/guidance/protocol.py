@@ -4,16 +4,58 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias
 
 import torch
 from torch import Tensor
 
+from ids3d.config.bounds import check_bounds
 from ids3d.models.priors.protocol import Prior, Prompt
 
 Generators: TypeAlias = torch.Generator | Sequence[torch.Generator]
 """What a method draws from: one generator for all latents of a batch in turn, or one for each, so that what a latent
 gets does not depend on what else is in its batch."""
+
+
+@dataclass
+class GuidanceConfig:
+    """The settings that all methods share, and keep when one is exchanged for another.
+
+    A method's own Config adds to them, or changes a default.
+    """
+
+    guidance_scale: float = 7.5  # ω of classifier-free guidance
+    # Timesteps are drawn from this part of the schedule, ends included ...
+    t_range: tuple[float, float] = (0.05, 0.95)
+    # ... which moves linearly to this one as progress goes from 0 to 1; null: it stays.
+    t_range_end: tuple[float, float] | None = None
+    weighting: Literal["one", "sigma2"] = "one"  # w(t), a factor of the gradient: 1, or σ_t² = 1 − ᾱ_t
+    # What the target's score takes of the source's attention, from the pass that computes the source's score: nothing,
+    # as published; the cross-attention maps, token by token as in Prompt-to-Prompt; and the self-attention's.
+    attention: Literal["none", "cross", "cross+self"] = "none"
+    self_tokens: int = 1024  # layers with more pixels than this keep the target's own self-attention
+    max_rms: float | None = None  # a latent's gradient with a greater root mean square is scaled down to this
+
+    def __post_init__(self) -> None:
+        check_bounds(
+            self,
+            guidance_scale="[0, 1e4]",
+            max_rms="(0, 1e6]",
+            t_range="[0, 1]",
+            t_range_end="[0, 1]",
+            self_tokens="[0, 1e6]",
+        )
+        for low, high in filter(None, (self.t_range, self.t_range_end)):
+            if low > high:
+                raise ValueError(f"a range of timesteps [{low}, {high}]: expected 0 <= low <= high <= 1")
+
+    def timestep_limits(self, num_timesteps: int, progress: float = 0.0) -> tuple[int, int]:
+        """Return the first and the last timestep that may be drawn when `progress` in [0, 1] of the run is done."""
+        p = min(max(progress, 0.0), 1.0)
+        end = self.t_range if self.t_range_end is None else self.t_range_end
+        low, high = ((1 - p) * a + p * b for a, b in zip(self.t_range, end, strict=True))
+        last = num_timesteps - 1
+        return min(round(low * num_timesteps), last), min(round(high * num_timesteps), last)
 
 
 @dataclass(frozen=True)
