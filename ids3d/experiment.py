@@ -21,7 +21,7 @@ from omegaconf import OmegaConf
 from ids3d.config import ModuleKey, Node, Origin, merge, parse, read_layers, read_overrides
 from ids3d.device import DEVICE
 from ids3d.errors import UserError
-from ids3d.registry import find_among, names, shared_settings
+from ids3d.registry import find_among, shared_settings
 from ids3d.tasks import LONGEST_NAME
 
 
@@ -67,7 +67,11 @@ class Module:
         config = self.find().Config
         has = {f.name for f in dataclasses.fields(config)}
         node, origins = self.node, self.node.origins
-        return parse(config, Node({k: v for k, v in node.items() if k in has or not _is_kept(node, k)}, origins), self.key)
+        return parse(
+            config,
+            Node({k: v for k, v in node.items() if k in has or not _is_kept(node, k)}, origins),
+            self.key,
+        )
 
     def build(self, *args: Any) -> Any:
         """The module: `Class(settings, *args)`, as its kind's Protocol says."""
@@ -184,9 +188,9 @@ class SceneJob(Job):
     geometry: Module = module("grid", "geometry")
     renderer: Module = module("occupancy", "renderer")
     prior: Module = module("tabletop", "prior")
-    guidance: Module = module("ids", "guidance")
+    guidance: Module = module("ids", "guidance", "sampler")
     reconstruct: Module = module("rays", "reconstruct")
-    edit: Module = module("pull-back", "edit-scene")
+    edit: Module = module("pictures", "edit-scene")
     evaluate: Module = module("held-out", "evaluate")
     stage: Literal["all", "reconstruct"] = "all"  # where to stop
     save_minutes: float = 2.0  # between two checkpoints that are saved in passing, against a kill; 0 = none
@@ -196,16 +200,6 @@ class SceneJob(Job):
         super().__post_init__()
         if self.save_minutes < 0:
             raise ValueError(f"save_minutes {self.save_minutes}: not negative")
-
-    def check(self) -> None:
-        """See `Job.check`; says what to do with a method that is for images."""
-        method = self.guidance.type
-        if method in names("sampler"):
-            raise UserError(
-                f"guidance {method} edits images, not scenes: choose one that gives a gradient, such as ids, or edit "
-                f"images, with --config configs/ids-image.yaml guidance={method}"
-            )
-        super().check()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -359,7 +353,9 @@ def _module_mapping(module: Module) -> dict[str, Any]:
 
 def _with_shared(key: str, value: Mapping[str, Any], shared: frozenset[str]) -> list[str]:
     """A module's YAML, those of its settings first that all of its kind share."""
-    kept, own = ({k: v for k, v in value.items() if (k in shared) == first and k != "type"} for first in (True, False))
+    kept, own = (
+        {k: v for k, v in value.items() if (k in shared) == first and k != "type"} for first in (True, False)
+    )
     parts = [OmegaConf.to_yaml({key: {"type": value["type"]}})]
     if kept:
         parts += [f"  # shared: kept when {key}=... names another\n", _indented(kept)]

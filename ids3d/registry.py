@@ -7,7 +7,6 @@ A kind of module has one name, one package that its modules live in, one file ea
 from __future__ import annotations
 
 import dataclasses
-import dataclasses
 import importlib
 import importlib.util
 import inspect
@@ -48,7 +47,7 @@ KINDS = {
     "guidance": Kind("ids3d.models.guidance", "Guidance", shared="GuidanceConfig"),
     "sampler": Kind("ids3d.models.samplers", "Sampler"),
     "reconstruct": Kind("ids3d.systems.reconstruct", "ReconstructionSystem"),
-    "edit-scene": Kind("ids3d.systems.edit_scene", "SceneEditingSystem"),
+    "edit-scene": Kind("ids3d.systems.edit_scene", "SceneEditingSystem", shared="EditConfig"),
     "edit-images": Kind("ids3d.systems.edit_images", "ImageEditingSystem"),
     "evaluate": Kind("ids3d.systems.evaluate", "EvaluationSystem"),
     "train": Kind("ids3d.systems.train", "TrainingSystem"),

@@ -11,7 +11,7 @@ from ids3d.files import locked
 from ids3d.models.renderers.protocol import Renderer
 from ids3d.scene import Scene
 from ids3d.systems.fitting import quieten_lightning
-from ids3d.systems.scene_phases import SceneEditRun
+from ids3d.systems.scene_phases import EditedField, SceneEditRun
 from ids3d.systems.scene_run import finish_edit
 from ids3d.systems.stopping import GracefulStop
 from ids3d.systems.storage import Figures
@@ -25,7 +25,8 @@ class SavedRun:
         job: its config.
         scene: as it was captured.
         prompts: (source, target).
-        source, edited: the renderers of the field before and after the edit.
+        source: the renderer of the field before the edit.
+        edited: the field after it.
         figures: the reconstruction's, and the seconds of the edit.
     """
 
@@ -33,7 +34,7 @@ class SavedRun:
     scene: Scene
     prompts: tuple[str, str]
     source: Renderer
-    edited: Renderer
+    edited: EditedField
     figures: Figures
 
 
@@ -66,8 +67,8 @@ def _load(run: SceneEditRun) -> SavedRun:
             f"make it again with --config {run.folder / 'config.yaml'} output={run.job.output} stage=reconstruct "
             "tag=again"
         )
-    edited, seconds = run.restore_edited(reconstruction.renderer, state)
-    figures: Figures = {**reconstruction.figures, "edit/seconds": seconds}
+    edited = run.restore_edited(reconstruction.renderer, state)
+    figures: Figures = {**reconstruction.figures, "edit/seconds": edited.seconds}
     return SavedRun(run.job, run.scene, run.prompts, reconstruction.renderer, edited, figures)
 
 

@@ -23,6 +23,7 @@ from ids3d.metrics import mean_of_finite, psnr
 from ids3d.models.guidance.protocol import Guidance
 from ids3d.models.priors.protocol import Prior
 from ids3d.models.renderers.protocol import Renderer
+from ids3d.models.samplers.protocol import Sampler
 from ids3d.progress import track
 from ids3d.provenance import note_seconds
 from ids3d.scene import Scene
@@ -52,6 +53,15 @@ class Reconstruction:
 
     renderer: Renderer
     figures: Figures
+
+
+@dataclass(frozen=True)
+class EditedField:
+    """A scene's field after its edit, and the steps and seconds that this took."""
+
+    renderer: Renderer
+    steps: int
+    seconds: float
 
 
 class SceneRun:
@@ -190,7 +200,7 @@ class SceneRun:
         fit(
             module,
             StepDataModule(module.batch_of_step, len(self.scene.test)),
-            module.cfg.steps,
+            module.steps(),
             label=label,
             device=self.device,
             resume=resume,
@@ -208,7 +218,7 @@ class SceneEditRun(SceneRun):
     """
 
     prior: Prior
-    guidance: Guidance
+    method: Guidance | Sampler
     evaluation: EvaluationSystem
 
     def __init__(self, job: SceneJob, stop: GracefulStop) -> None:
@@ -222,7 +232,7 @@ class SceneEditRun(SceneRun):
     def prepare(self) -> None:
         """Open all that will be needed: prior, guidance, what evaluates. Raises UserError."""
         self.prior = self.load_prior()
-        self.guidance = self.job.guidance.build(self.prior)
+        self.method = self.job.guidance.build(self.prior)
         self.prepare_evaluation()
         untrained = self.build_renderer()
         self._build_edit(untrained, untrained)
@@ -257,25 +267,29 @@ class SceneEditRun(SceneRun):
 
     def _build_edit(self, edited: Renderer, source: Renderer) -> Any:
         job = self.job
-        inputs = SceneEdit(
-            self.scene, source, self.prior, self.guidance, self.prompts, job.seed, self.tracking
-        )
+        inputs = SceneEdit(self.scene, source, self.prior, self.method, self.prompts, job.seed, self.tracking)
         return job.edit.build(edited, inputs)
 
-    def edit(self, source: Renderer) -> tuple[Renderer, float]:
-        """The edited field: read if this run's editing is finished, made otherwise; and the seconds it took."""
+    def edit(self, source: Renderer) -> EditedField:
+        """The edited field: read if this run's editing is finished, made otherwise."""
         finished = self._read_finished_edit()
         if finished is not None:
             self.editing.discard()
             return self.restore_edited(source, finished)
         edited = copy.deepcopy(source)
-        seconds = self._fit(self._build_edit(edited, source), "editing", self.editing)
+        module = self._build_edit(edited, source)
+        steps, seconds = module.steps(), self._fit(module, "editing", self.editing)
         edited.to(self.device)
-        state = {"settings": self.edit_key(), "seconds": seconds, "renderer": edited.state_dict()}
+        state = {
+            "settings": self.edit_key(),
+            "seconds": seconds,
+            "steps": steps,
+            "renderer": edited.state_dict(),
+        }
         save_tensors(self.checkpoints / "last.ckpt", state)
         self.save_in_passing()
         self.editing.discard()
-        return edited, seconds
+        return EditedField(edited, steps, seconds)
 
     def _read_finished_edit(self) -> dict[str, Any] | None:
         """What last.ckpt holds, None where there is none, or a damaged one and a checkpoint to make it from again."""
@@ -294,7 +308,9 @@ class SceneEditRun(SceneRun):
         last = self.checkpoints / "last.ckpt"
         if not last.exists():
             raise UserError(f"there is no {last}: nothing has been edited in {self.folder} yet")
-        state = load_tensors(last, ("settings", "seconds", "renderer"), self._edit_again, self.device)
+        state = load_tensors(
+            last, ("settings", "seconds", "steps", "renderer"), self._edit_again, self.device
+        )
         if state["settings"] != self.edit_key():
             raise UserError(
                 f"{last} is of a run with other settings: give this run another tag, or delete that file"
@@ -305,21 +321,20 @@ class SceneEditRun(SceneRun):
     def _edit_again(self) -> str:
         return f"delete it, and {launch_command()} --resume {self.folder} edits again"
 
-    def restore_edited(self, source: Renderer, state: dict[str, Any]) -> tuple[Renderer, float]:
-        """The edited field of `read_edited`'s state, and the seconds that its editing took.
+    def restore_edited(self, source: Renderer, state: dict[str, Any]) -> EditedField:
+        """The edited field of `read_edited`'s state.
 
         Args:
             source: the unedited field. Not changed.
         """
         edited = copy.deepcopy(source)
         restore(edited, state["renderer"], self.checkpoints / "last.ckpt", self._edit_again)
-        return edited, float(state["seconds"])
+        return EditedField(edited, int(state["steps"]), float(state["seconds"]))
 
-    def evaluate(self, source: Renderer, edited: Renderer) -> Figures:
+    def evaluate(self, source: Renderer, edited: EditedField) -> Figures:
         """The figures of the edit; writes its images and its film."""
-        steps = self.job.edit.settings().steps
-        figures: Figures = {**self.evaluation.figures(source, edited, steps)}
-        self.evaluation.film(source, edited, steps)
+        figures: Figures = {**self.evaluation.figures(source, edited.renderer, edited.steps)}
+        self.evaluation.film(source, edited.renderer, edited.steps)
         return figures
 
 

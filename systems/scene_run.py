@@ -121,9 +121,9 @@ def reconstruct_and_edit(run: SceneEditRun) -> Figures:
     try:
         reconstruction = run.reconstruct()
         run.check()
-        edited, seconds = run.edit(reconstruction.renderer)
+        edited = run.edit(reconstruction.renderer)
         run.check()
-        figures: Figures = {**reconstruction.figures, "edit/seconds": seconds}
+        figures: Figures = {**reconstruction.figures, "edit/seconds": edited.seconds}
         figures.update(run.evaluate(reconstruction.renderer, edited))
     finally:
         run.tracking.close()

@@ -119,9 +119,9 @@ def read_layers(file: Path, modules: ModuleKeys) -> list[Node]:
 
 
 def _read_layers(file: Path, modules: ModuleKeys, within: tuple[Path, ...]) -> list[Node]:
+    node = read_file(file, modules)
     if file.resolve() in within:
         raise UserError(f"config {file} includes itself")
-    node = read_file(file, modules)
     included = node.pop(INCLUDE, [])
     included = [included] if isinstance(included, str) else included
     if not isinstance(included, list) or not all(isinstance(name, str) for name in included):

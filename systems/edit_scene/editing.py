@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import pytorch_lightning as pl
 import torch
@@ -14,4 +13,89 @@ from ids3d.images import colour_depth, depth_range, difference, resize
 from ids3d.metrics import psnr
 from ids3d.models.priors.protocol import Prompt, editing_size
 from ids3d.models.renderers.protocol import Render, Renderer
-from ids3d.systems.edit_scene.protocol import SceneEdit
+from ids3d.systems.edit_scene.protocol import EditConfig, SceneEdit
+
+
+class EditingSystem(pl.LightningModule):
+    """A LightningModule that edits a field in place. What inherits from it says what a step is.
+
+    Args:
+        cfg: settings.
+        renderer: of the field to edit; trained in place.
+        edit: what is to be edited, and by what.
+    """
+
+    samplers: ClassVar[bool] = False
+    cfg: EditConfig
+
+    def __init__(self, cfg: EditConfig, renderer: Renderer, edit: SceneEdit) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self.cfg, self.renderer, self.scene, self.seed = cfg, renderer, edit.scene, edit.seed
+        self.prior, self.tracking = edit.prior, edit.tracking
+        source, target = edit.prompts
+        self.prompts: tuple[Prompt, Prompt] = (self.prior.embed([source]), self.prior.embed([target]))
+        cameras = self.scene.train.cameras
+        self.size = editing_size(cameras.height, cameras.width, self.prior)
+        self.cameras = cameras.resized(*self.size)
+        self.sources = SourceLatents(cfg.source, edit, self.size)
+
+    def setup(self, stage: str) -> None:
+        self.cameras = self.cameras.to(self.device)
+        if self.cfg.appearance_only:
+            for parameter in self.renderer.parameter_groups().density:
+                parameter.requires_grad_(False)
+
+    def validation_step(self, view: int, batch_idx: int) -> None:
+        """Figures against the truth, where it is known, and a panel, both at the size at which is edited."""
+        camera, truth = self.scene.test.cameras[view].resized(*self.size).to(self.device), self.scene.truth
+        edited = self.renderer.render(camera)
+        if truth is not None:
+            image, mask = (
+                resize(t[view].float(), self.size).to(self.device)
+                for t in (truth.images, truth.masks[..., None])
+            )
+            touched = mask[..., 0] > 0
+            self.log("edit/psnr_inside_at_prior_size", psnr(edited.rgb, image, touched), batch_size=1)
+            self.log("edit/psnr_outside_at_prior_size", psnr(edited.rgb, image, ~touched), batch_size=1)
+        if self.tracking is not None:
+            images = comparison(self.sources.renderer.render(camera), edited)
+            self.tracking.log_panel(f"edit/{self.scene.test.names[view]}", images, self.global_step)
+
+
+class SourceLatents:
+    """The latents of the unedited training views, each made when it is first asked for.
+
+    Args:
+        of: "render": of the unedited field's render; "photo": of the photograph.
+        edit: whose scene, prior and unedited field are looked at.
+        size: (height, width) at which is edited.
+    """
+
+    def __init__(self, of: Literal["render", "photo"], edit: SceneEdit, size: tuple[int, int]) -> None:
+        self.of, self.prior, self.renderer, self.size = of, edit.prior, edit.source, size
+        self._photos = edit.scene.train.images
+        self._latents: dict[int, Tensor] = {}
+
+    @torch.no_grad()
+    def latent(self, view: int, camera: Cameras) -> Tensor:
+        """z_src (c, h, w) of a training view and its camera, resized to the size at which is edited."""
+        if view not in self._latents:
+            if self.of == "photo":
+                image = resize(self._photos[view].to(camera.device), self.size)
+            else:
+                image = self.renderer.render(camera).rgb
+            self._latents[view] = self.prior.encode(image.permute(2, 0, 1)[None])[0].float()
+        return self._latents[view]
+
+
+def comparison(source: Render, edited: Render) -> dict[str, Tensor]:
+    """Images (h, w, 3) in [0, 1] to be shown side by side, by their captions; both depths on one scale."""
+    near, far = depth_range([source.depth, edited.depth])
+    return {
+        "source": source.rgb,
+        "edited": edited.rgb,
+        "source depth": colour_depth(source.depth, near, far),
+        "edited depth": colour_depth(edited.depth, near, far),
+        "difference": difference(source.rgb, edited.rgb),
+    }

@@ -13,10 +13,14 @@ from ids3d.scene import Scene
 class ReconstructionSystem(Protocol):
     """A LightningModule that fits a renderer's field to a scene's training views.
 
-    Its Config has `steps`, `validate_every` and `log_every` (steps; validate_every = 0: never).
+    Its Config has `validate_every` and `log_every` (steps; validate_every = 0: never).
     """
 
     def __init__(self, cfg: Any, renderer: Renderer, scene: Scene, seed: int) -> None: ...
+
+    def steps(self) -> int:
+        """Return how many training steps there are."""
+        ...
 
     def batch_of_step(self, index: int) -> Any:
         """The training batch of an index: of the step, with one process; the same whenever it is asked for."""

@@ -95,6 +95,9 @@ class Reconstruct(pl.LightningModule):
         to_come = sum(step < round(share * self.cfg.steps) for share in self.cfg.refine_at)
         return 1 / self.cfg.finer**to_come
 
+    def steps(self) -> int:
+        return self.cfg.steps
+
     def batch_of_step(self, index: int) -> torch.Generator:
         """What a step draws its rays from, and all else: each process from its own."""
         return generator_for(self.seed, "reconstruct", index)

@@ -17,6 +17,8 @@ from ids3d.systems.edit_scene.protocol import SceneEdit
 
 
 class ThroughImages(pl.LightningModule):
+    samplers = False
+
     @dataclass
     class Config:
         steps: int = 3
@@ -32,6 +34,9 @@ class ThroughImages(pl.LightningModule):
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return torch.optim.Adam(self.renderer.parameter_groups().appearance, lr=self.cfg.lr)
+
+    def steps(self) -> int:
+        return self.cfg.steps
 
     def batch_of_step(self, index: int) -> int:
         return index % len(self.inputs.scene.train)
@@ -52,7 +57,7 @@ class ThroughImages(pl.LightningModule):
         image = self.renderer.render(cameras.resized(*size)[view].to(self.device)).rgb
         z = prior.encode(image.permute(2, 0, 1)[None])
         generator = generator_for(self.inputs.seed, "toy", self.global_step)
-        pull = self.inputs.guidance(z, z, *self.prompts, generator, self.global_step / self.cfg.steps)
+        pull = self.inputs.method(z, z, *self.prompts, generator, self.global_step / self.cfg.steps)
         return prior.decode(z - self.cfg.strength * pull.grad)[0].permute(1, 2, 0)
 
     def validation_step(self, view: int, batch_idx: int) -> None:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ids3d.models.priors.protocol import Prompt
+from ids3d.models.priors.protocol import Prompt, SharedAttention
 from ids3d.schedule import DiffusionSchedule
 
 COLOURS = {"red": (1.0, 0.0, 0.0), "green": (0.0, 1.0, 0.0), "blue": (0.0, 0.0, 1.0)}
@@ -66,6 +66,9 @@ class OneColour:
     def edit_attention(
         self, edit: Callable[[str, Tensor], Tensor], cross: bool, batch: int
     ) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    def share_attention(self, shared: SharedAttention) -> AbstractContextManager[None]:
         return nullcontext()
 
     def edit_activations(

@@ -1,0 +1,229 @@
+"""Edit a reconstructed scene by editing its views' images, and fitting the field to them, in rounds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ids3d.config.bounds import STEPS, WEIGHT, check_bounds
+from ids3d.models.renderers.protocol import Renderer
+from ids3d.models.samplers.protocol import Sampler
+from ids3d.registry import register
+from ids3d.seeding import generator_for
+from ids3d.systems.edit_scene.editing import EditingSystem
+from ids3d.systems.edit_scene.protocol import EditConfig, SceneEdit
+
+
+@dataclass(frozen=True)
+class GuidanceStep:
+    """A step of the guidance on the latents of some views; of a sampler, all its steps.
+
+    Attributes:
+        round: from 0.
+        views: which training views.
+        index: of the step, from 0 in each round.
+    """
+
+    round: int
+    views: tuple[int, ...]
+    index: int
+
+
+@dataclass(frozen=True)
+class FitStep:
+    """A step of fitting the field to the edited images; `index` from 0 in each round."""
+
+    round: int
+    index: int
+
+
+@register("edit-scene", "pictures")
+class EditThroughPictures(EditingSystem):
+    """Each round: views are rendered and encoded, the method edits their latents, the field is fitted to the results.
+
+    Nothing goes back through the encoder. A view's target is its source plus what the edit changes once decoded,
+    source + decode(z_trg) − decode(z_src), always relative to the source, so that what encoder and decoder lose is not
+    lost again in each round. Views that were edited differently meet in the field; the next round begins from its
+    renders (Instruct-NeRF2NeRF, Haque et al. 2023, replaces images one by one instead). Any guidance serves; a sampler
+    edits the sources once, in a single round.
+    """
+
+    @dataclass
+    class Config(EditConfig):
+        rounds: int = 3
+        guidance_steps: int = 20  # of a guidance, in each round
+        views_per_batch: int = 8  # views edited at once: memory and speed, not the result
+        fit_steps: int = 100  # in each round
+        rays_per_step: int = 2048
+        lr_density: float = 0.1  # Adam's, at the first step of a round; both fall to a tenth at the last
+        lr_appearance: float = 0.05
+        distortion: float = 1e-2  # see `reconstruct.distortion`; counts where the density is free
+
+        def __post_init__(self) -> None:
+            super().__post_init__()
+            check_bounds(self, rounds="[1, 1000]", guidance_steps=STEPS, fit_steps=STEPS)
+            check_bounds(self, views_per_batch="[1, 1000]", rays_per_step="[1, 1e7]", distortion=WEIGHT)
+            check_bounds(self, lr_density="(0, 100]", lr_appearance="(0, 100]")
+
+    samplers = True
+    cfg: Config
+
+    def __init__(self, cfg: Config, renderer: Renderer, edit: SceneEdit) -> None:
+        super().__init__(cfg, renderer, edit)
+        self.method = edit.method
+        views = range(len(self.cameras))
+        self.batches = [tuple(views[i : i + cfg.views_per_batch]) for i in views[:: cfg.views_per_batch]]
+        height, width = (side // self.prior.downsample for side in self.size)
+        # The latents of all views: parameters, so that what steps them is an optimiser, and what keeps them a checkpoint.
+        self.latents = torch.nn.Parameter(
+            torch.zeros(len(views), self.prior.latent_channels, height, width), requires_grad=False
+        )
+        self._change: Tensor | None = None  # of all views' images, (n, H, W, 3), while the field is fitted
+        self._all_cameras = self.scene.train.cameras
+
+    def setup(self, stage: str) -> None:
+        super().setup(stage)
+        self._all_cameras = self._all_cameras.to(self.device)
+
+    @property
+    def rounds(self) -> int:
+        """How many rounds there are."""
+        return 1 if isinstance(self.method, Sampler) else self.cfg.rounds
+
+    @property
+    def guidance_steps(self) -> int:
+        """How many steps edit a view in each round."""
+        return 1 if isinstance(self.method, Sampler) else self.cfg.guidance_steps
+
+    def _steps_per_round(self) -> int:
+        return len(self.batches) * self.guidance_steps + self.cfg.fit_steps
+
+    def steps(self) -> int:
+        return self.rounds * self._steps_per_round()
+
+    def batch_of_step(self, index: int) -> GuidanceStep | FitStep:
+        """What is done in a step: batch after batch of views is edited, then the field fitted, in each round."""
+        number, i = divmod(index, self._steps_per_round())
+        batch, step = divmod(i, self.guidance_steps)
+        if batch < len(self.batches):
+            return GuidanceStep(number, self.batches[batch], step)
+        return FitStep(number, i - len(self.batches) * self.guidance_steps)
+
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        """A step is a description, which has no device."""
+        return batch
+
+    def configure_optimizers(self) -> list[torch.optim.Optimizer]:
+        """Plain SGD on the latents, as the methods are published, and Adam on the field."""
+        cfg, groups = self.cfg, self.renderer.parameter_groups()
+        fitted = [{"params": groups.appearance, "lr": cfg.lr_appearance}]
+        if not cfg.appearance_only:
+            fitted.append({"params": groups.density, "lr": cfg.lr_density})
+        return [
+            torch.optim.SGD([self.latents], lr=cfg.lr),
+            torch.optim.Adam(fitted, betas=(0.9, 0.99), eps=1e-15),
+        ]
+
+    def training_step(self, step: GuidanceStep | FitStep, batch_idx: int) -> None:
+        sgd, adam = self.optimizers()  # type: ignore[misc]
+        if isinstance(step, GuidanceStep):
+            figures = self.guide(step)
+            sgd.step()
+            self.latents.grad = None
+            self.log("edit/view", float(step.views[-1] + 1), prog_bar=True)
+        else:
+            figures = self.fit(step, adam)
+        self.log("edit/round", float(step.round + 1), prog_bar=True)
+        for name, value in figures.items():
+            self.log(f"edit/{name}", value)
+
+    @torch.no_grad()
+    def guide(self, step: GuidanceStep) -> dict[str, float]:
+        """Set the latents' gradient to the guidance of some views; of a sampler, set the latents themselves."""
+        views, cfg = list(step.views), self.cfg
+        self._change = None
+        z_src = self._sources(views)
+        if step.index == 0:
+            self.latents[views] = z_src if step.round == 0 else self._encoded(views)
+        if isinstance(self.method, Sampler):
+            generators = [generator_for(self.seed, f"sampler/{view}") for view in views]
+            self.latents[views] = self.method.edit(z_src, *self.prompts, generators)
+            return {}
+        index = step.round * cfg.guidance_steps + step.index
+        output = self.method(
+            z_src,
+            self.latents[views],
+            *self.prompts,
+            [generator_for(self.seed, f"guidance/{view}", index) for view in views],
+            progress=index / (cfg.rounds * cfg.guidance_steps),
+        )
+        self.latents.grad = torch.zeros_like(self.latents)
+        self.latents.grad[views] = output.grad.to(self.latents)
+        moved = (self.latents[views] - z_src).square().mean().sqrt()
+        return {**output.figures, "moved": float(moved)}
+
+    def _sources(self, views: Sequence[int]) -> Tensor:
+        return torch.stack([self.sources.latent(view, self.cameras[view]) for view in views])
+
+    def _encoded(self, views: Sequence[int]) -> Tensor:
+        """The latents (b, c, h, w) of views of the field as it is now."""
+        images = [self.renderer.render(self.cameras[view]).rgb.permute(2, 0, 1) for view in views]
+        return self.prior.encode(torch.stack(images)).float()
+
+    def fit(self, step: FitStep, adam: Any) -> dict[str, float]:
+        """Make a step of fitting the field to the targets at random rays."""
+        cfg = self.cfg
+        if step.index == 0:
+            adam.state.clear()  # of the round before, whose targets were others
+        for group, rate in zip(adam.param_groups, (cfg.lr_appearance, cfg.lr_density), strict=False):
+            group["lr"] = rate * 0.1 ** (step.index / cfg.fit_steps)
+        index = step.round * cfg.fit_steps + step.index
+        generator = generator_for(self.seed, "fit", index)
+        if not cfg.appearance_only:
+            self.renderer.before_step(index, generator)
+        view, row, col = self._pixels(generator)
+        rays = self._all_cameras.rays_at(view, row, col)
+        with torch.no_grad():
+            if cfg.source == "photo":
+                base = self.scene.train.images[view.cpu(), row.cpu(), col.cpu()].to(self.device)
+            else:
+                base = self.sources.renderer(rays).rgb
+        target = (base + self._changes()[view, row, col]).clamp(0, 1)
+        render = self.renderer(rays, generator)
+        error = F.mse_loss(render.rgb, target)
+        loss = error
+        if cfg.distortion and not cfg.appearance_only:
+            depth = self.scene.bounds.far - self.scene.bounds.near
+            loss = loss + cfg.distortion / depth * render.distortion()
+        adam.zero_grad()
+        self.manual_backward(loss)
+        adam.step()
+        return {"fit_psnr": float(-10 * error.detach().log10())}
+
+    def _pixels(self, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+        """View, row and column (rays_per_step,) of pixels drawn from all training views."""
+        cameras, n = self._all_cameras, self.cfg.rays_per_step
+        view, row, col = (
+            torch.randint(high, (n,), generator=generator).to(self.device)
+            for high in (len(cameras), cameras.height, cameras.width)
+        )
+        return view, row, col
+
+    @torch.no_grad()
+    def _changes(self) -> Tensor:
+        """What the edit changes in the views' images, (n, H, W, 3), at the images' own size."""
+        if self._change is None:
+            parts = []
+            for views in map(list, self.batches):
+                change = self.prior.decode(self.latents[views]) - self.prior.decode(self._sources(views))
+                full = F.interpolate(
+                    change, (self._all_cameras.height, self._all_cameras.width), mode="bicubic"
+                )
+                parts.append(full.permute(0, 2, 3, 1))
+            self._change = torch.cat(parts)
+        return self._change
