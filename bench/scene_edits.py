@@ -23,7 +23,6 @@ from ids3d.metrics import depth_error, view_consistency
 from ids3d.models.priors.protocol import Prior, editing_size
 from ids3d.models.renderers.protocol import Renderer
 from ids3d.systems.edit_scene.protocol import SceneEdit
-from ids3d.systems.edit_scene.pull_back import EditScene
 from ids3d.systems.fitting import ResumeCheckpoint, fit
 from ids3d.systems.scene_phases import SceneEditRun
 
@@ -74,14 +73,12 @@ def edit_scene(
     """
     source = run.reconstruct().renderer
     edited = copy.deepcopy(source)
-    cfg, prior = run.job.edit.settings(), context.prior
-    module = EditScene(
-        cfg,
-        edited,
-        SceneEdit(run.scene, source, prior, method.build(prior), run.prompts, context.seed),
-    )
+    prior = context.prior
+    edit = SceneEdit(run.scene, source, prior, method.build(prior), run.prompts, context.seed)
+    module = run.job.edit.build(edited, edit)
+    steps = module.steps()
     views = HeldOutViews(run, source, metrics, prior)
-    due = [(round(share * cfg.steps), share) for share in shares]
+    due = [(round(share * steps), share) for share in shares]
     snapshots = SnapshotCallback(due, lambda: views.figures(edited))
     unfinished = run.folder / f"{key}.ckpt"
     hint = "what is finished is kept: the same command goes on"
@@ -89,7 +86,7 @@ def edit_scene(
     fit(
         module,
         StepDataModule(module.batch_of_step, held_out=1),
-        cfg.steps,
+        steps,
         label=method.display_name,
         device=run.device,
         resume=resume,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,25 +34,28 @@ class ScenesConfig:
         scenes: of the tabletop world; the kinds of edit take turns.
         size: of their images, pixels.
         views: of each.
-        settings: of the config, which make these scenes small. The edit steps as in the main job: the published step
-            hardly moves a field in so few steps, whose single ones are shrunk.
-        steps: of an edit.
+        settings: of the config, which make these scenes small.
+        edit: how scenes are edited: "pictures" or "pull-back".
+        steps: of the guidance, for each view (pictures) or of the field (pull-back).
         shares: of the steps, in (0, 1]: where an edit is measured; the last is 1.
     """
 
     scenes: int = 6
     size: int = 96
     views: int = 24
-    settings: tuple[str, ...] = ("reconstruct.steps=400", "geometry.voxels=300000", "edit.lr=0.22")
+    settings: tuple[str, ...] = ("reconstruct.steps=400", "geometry.voxels=300000")
+    edit: str = "pictures"
     steps: int = 100
     shares: tuple[float, ...] = (0.1, 0.2, 0.35, 0.5, 0.75, 1.0)
 
+
+ROUNDS = 3  # of editing through pictures
 
 QUICK = ScenesConfig(
     scenes=1,
     size=64,
     views=16,
-    settings=("reconstruct.steps=120", "geometry.voxels=60000", "renderer.steps=128", "edit.lr=0.22"),
+    settings=("reconstruct.steps=120", "geometry.voxels=60000", "renderer.steps=128"),
     steps=6,
     shares=(0.5, 1.0),
 )
@@ -74,7 +77,7 @@ def study(
     records: dict[str, list[EditRecord]] = {method.display_name: [] for method in methods}
     with GracefulStop() as stop:
         for source in sources:
-            run = SceneEditRun(scene_job(context, source, overrides, config.steps), stop)
+            run = SceneEditRun(scene_job(context, source, overrides, config), stop)
             for method in track(methods, source.name, unit="method"):
                 settings = _unit_settings(context, run, method, config)
                 rows = context.store.get(
@@ -91,9 +94,18 @@ def study(
     return compare("Editing scenes", about, "scenes", context, metrics, records)
 
 
-def scene_job(context: StudyContext, source: SceneSource, overrides: Sequence[str], steps: int) -> SceneJob:
-    """Return the job that reconstructs a scene and edits it in `steps` steps. Raises UserError."""
-    own = [f"data.root={source.root}", f"edit.steps={steps}", f"seed={context.seed}", "tracking=none"]
+def scene_job(
+    context: StudyContext, source: SceneSource, overrides: Sequence[str], config: ScenesConfig
+) -> SceneJob:
+    """Return the job that reconstructs a scene and edits it. Raises UserError."""
+    own = [f"data.root={source.root}", f"edit={config.edit}", f"seed={context.seed}", "tracking=none"]
+    if config.edit == "pictures":
+        own += [
+            f"edit.rounds={min(ROUNDS, config.steps)}",
+            f"edit.guidance_steps={max(config.steps // ROUNDS, 1)}",
+        ]
+    else:
+        own.append(f"edit.steps={config.steps}")
     for name, text in (("source", source.source), ("target", source.target)):
         if text is not None:
             own.append(f"prompt.{name}={text}")
@@ -124,6 +136,12 @@ def add_options(command: ArgumentParser) -> None:
     command.add_argument(
         "--scenes", type=Path, metavar="FILE", help="instead: your own, a CSV of root, source, target"
     )
+    command.add_argument(
+        "--edit",
+        choices=("pictures", "pull-back"),
+        default=ScenesConfig.edit,
+        help="how scenes are edited (default: %(default)s)",
+    )
     options.add_steps(command, ScenesConfig.steps)
     options.add_metrics(command)
 
@@ -131,12 +149,13 @@ def add_options(command: ArgumentParser) -> None:
 def run(arguments: argparse.Namespace, command: str) -> Report:
     """Do what the arguments say. Raises UserError."""
     samplers = sorted(name for name in set(arguments.methods) if is_sampler(name))
-    if samplers:
+    if samplers and arguments.edit != "pictures":
         raise UserError(
-            f"--methods {' '.join(samplers)}: edits images only; a scene needs a method with a gradient"
+            f"--methods {' '.join(samplers)}: gives no gradient to pull back to the field; take --edit pictures"
         )
     context = open_context(arguments, command, [o for o in arguments.overrides if _is_of_prior(o)])
     config = QUICK if arguments.quick else ScenesConfig(scenes=arguments.edits, steps=arguments.steps)
+    config = replace(config, edit=arguments.edit)
     if arguments.scenes:
         sources = listed_sources(arguments.scenes)
     else:

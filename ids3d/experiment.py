@@ -18,7 +18,7 @@ from typing import Any, Literal, TypeVar
 
 from omegaconf import OmegaConf
 
-from ids3d.config import ModuleKey, Node, Origin, merge, parse, read_layers, read_overrides
+from ids3d.config import ModuleKey, Node, Origin, merge, parse, read_file, read_layers, read_overrides
 from ids3d.device import DEVICE
 from ids3d.errors import UserError
 from ids3d.registry import find_among, shared_settings
@@ -258,7 +258,8 @@ def load(
 
     A file may `include` others, which it is then laid over. A key that names a module may hold the module's name or a
     mapping with `type`. Where a later layer names another type, the settings of the earlier one are dropped, but for
-    those that the kind's modules share; all overrides are one layer, whatever their order. Only the root's keys are checked here, and what `data` names: the modules' own need their imports, so `Job.check` does that.
+    those that the kind's modules share; all overrides are one layer, whatever their order. Only the root's keys are
+    checked here, and what `data` names: the modules' own need their imports, so `Job.check` does that.
 
     Args:
         data_only: those of the files that somebody else may have written. Nothing is imported because they say so.
@@ -314,7 +315,7 @@ def load_saved(
 
 def _check_whole(file: Path, data_only: Sequence[Path]) -> None:
     """Raise UserError for a config.yaml that does not reach to its end: the defaults would stand in for the rest."""
-    tree = read_file(file, DEFAULTS)
+    tree = read_file(file, MODULE_KEYS)
     if "name" not in tree:  # the first setting of all
         raise UserError(f"{file} is damaged: it does not hold the settings of a run")
     key, settings = list(load([file], (), data_only).to_mapping().items())[-1]

@@ -15,6 +15,8 @@ from ids3d.models.guidance.sampling import sample_timestep_and_noise
 from ids3d.models.priors.alignment import align
 from ids3d.models.priors.protocol import Prior, Prompt, SharedAttention
 
+__all__ = ["Distillation", "EditStep", "GuidanceConfig"]
+
 
 @dataclass(frozen=True)
 class EditStep:

@@ -63,7 +63,7 @@ class SharedAttention:
     Attributes:
         batch: b.
         alignment: (b, l) int64, for each token of the targets' prompts the source's whose cross-attention map it takes,
-            or -1 for its own (`alignment.align`); None: all keep their own. Maps of the empty prompt are not touched.
+            or -1 for its own (`alignment.align`); the empty prompt takes all of its. None: all keep their own.
         self_tokens: layers of at most so many pixels take the source's self-attention; 0: none.
         together: source and target are predicted in one call, on the b sources followed by the b targets; otherwise in
             two, the sources' first.

@@ -92,7 +92,6 @@ class _SharedAttentionProcessor:
             if q.shape[2] <= self.shared.self_tokens:
                 q, k = q_src, k_src
             return F.scaled_dot_product_attention(q, k, v, scale=scale)
-        out = F.scaled_dot_product_attention(q, k, v, scale=scale)
         b, alignment = self.shared.batch, self.shared.alignment
         assert alignment is not None
         own, theirs = (
@@ -101,7 +100,9 @@ class _SharedAttentionProcessor:
         )
         at = alignment[:, None, None].expand(*own.shape[:-1], -1)
         maps = torch.where(at >= 0, theirs.gather(-1, at.clamp(min=0)), own).to(v.dtype)
-        return torch.cat([out[:-b], maps @ v[-b:]])
+        null = slice(len(q) - b)  # the empty prompt is the same for both, and so are its tokens
+        out = F.scaled_dot_product_attention(q_src[null], k_src[null], v[null], scale=scale)
+        return torch.cat([out, maps @ v[-b:]])
 
 
 def _softmax(scores: Tensor) -> Tensor:

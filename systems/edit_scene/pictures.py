@@ -79,7 +79,7 @@ class EditThroughPictures(EditingSystem):
         views = range(len(self.cameras))
         self.batches = [tuple(views[i : i + cfg.views_per_batch]) for i in views[:: cfg.views_per_batch]]
         height, width = (side // self.prior.downsample for side in self.size)
-        # The latents of all views: parameters, so that what steps them is an optimiser, and what keeps them a checkpoint.
+        # The latents of all views: a parameter, so that an optimiser steps it, and a checkpoint keeps it.
         self.latents = torch.nn.Parameter(
             torch.zeros(len(views), self.prior.latent_channels, height, width), requires_grad=False
         )
@@ -130,7 +130,7 @@ class EditThroughPictures(EditingSystem):
         ]
 
     def training_step(self, step: GuidanceStep | FitStep, batch_idx: int) -> None:
-        sgd, adam = self.optimizers()  # type: ignore[misc]
+        sgd, adam = self.optimizers()  # type: ignore[attr-defined]
         if isinstance(step, GuidanceStep):
             figures = self.guide(step)
             sgd.step()

@@ -26,7 +26,7 @@ from ids3d.models.renderers.protocol import Render, Renderer
 from ids3d.progress import track
 from ids3d.registry import register
 from ids3d.scene import Scene
-from ids3d.systems.edit_scene.pull_back import comparison
+from ids3d.systems.edit_scene.editing import comparison
 from ids3d.tracking import Tracking
 
 TABLETOP_CLIP = Path(ids3d.__file__).parent / "weights" / "tabletop" / "clip"

@@ -84,8 +84,9 @@ class ExplicitReference(Reference):
                     elif ".attn1" in name:
                         if len(kept[name, half][0]) <= self_tokens:
                             layer.take = kept[name, half]
-                    elif half == "cond":
-                        layer.take, layer.alignment = kept[name, half], aligned
+                    else:
+                        layer.take = kept[name, half]
+                        layer.alignment = aligned if half == "cond" else None
                 parts.append(self.unet(z_t, t, self.text(text)).sample)
             null, cond = parts
             bar = self.bars[t]
