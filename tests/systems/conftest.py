@@ -35,13 +35,14 @@ def tiny_in(scene_folder: Path) -> Callable[..., SceneJob]:
             "reconstruct.rays_per_step=256",
             "reconstruct.validate_every=0",
             "reconstruct.log_every=1",
-            "edit.steps=4",
             "edit.validate_every=0",
             "edit.log_every=1",
             "evaluate.film_frames=0",
             "evaluate.clip=null",
             "prior=stable-diffusion",
         ]
+        if not any(word.startswith("edit=") for word in overrides):
+            settings += ["edit=pull-back", "edit.steps=4"]
         where = [
             f"output={output}",
             f"data.root={scene_folder}",

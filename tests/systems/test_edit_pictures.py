@@ -1,0 +1,196 @@
+"""Editing a scene through its views' images, with a guidance and a prior whose outcome is known."""
+
+from __future__ import annotations
+
+import copy
+import shutil
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from ids3d.data.step_batches import StepDataModule
+from ids3d.errors import UserError
+from ids3d.experiment import SceneJob
+from ids3d.models.guidance.protocol import GuidanceOutput
+from ids3d.models.renderers.protocol import Renderer
+from ids3d.models.samplers.protocol import Sampler
+from ids3d.seeding import generator_for
+from ids3d.systems.edit_scene.pictures import EditThroughPictures, FitStep, GuidanceStep
+from ids3d.systems.edit_scene.protocol import SceneEdit
+from ids3d.systems.fitting import ResumeCheckpoint, fit
+from ids3d.systems.scene_phases import SceneEditRun
+from ids3d.systems.scene_run import run
+from ids3d.systems.stopping import GracefulStop
+from tests import tiny_sd
+from tests.systems.test_run import same, state
+from tests.systems.test_run_life import stopped
+from tests.toys.toy_prior import OneColour
+
+Tiny = Callable[..., SceneJob]
+PICTURES = ["edit=pictures", "edit.validate_every=0", "edit.log_every=1"]
+SHORT = [*PICTURES, "edit.rounds=2", "edit.guidance_steps=2", "edit.fit_steps=3", "edit.views_per_batch=4"]
+
+
+@dataclass
+class Constant:
+    """A guidance that always wants the latents to fall by the same amount in each channel."""
+
+    grad: Tensor
+
+    def __call__(self, z_src: Tensor, z_trg: Tensor, *_: Any, progress: float) -> GuidanceOutput:
+        self.progress = progress
+        return GuidanceOutput(self.grad[None, :, None, None].expand_as(z_trg).clone(), {})
+
+
+def make(tiny: Tiny, prior: Any, method: Any, *overrides: str) -> tuple[EditThroughPictures, Renderer]:
+    """The system, and the renderer of the unedited field: of a tiny scene, reconstructed a little."""
+    job = tiny("reconstruct.steps=60", *PICTURES, *overrides)
+    with GracefulStop() as stop:
+        work = SceneEditRun(job, stop)
+        source = work.reconstruct().renderer
+        edited = copy.deepcopy(source)
+        edit = SceneEdit(work.scene, source, prior, method, ("a red cube", "a blue cube"), seed=0)
+        return EditThroughPictures(job.edit.settings(), edited, edit), source
+
+
+def train(system: EditThroughPictures, folder: Path) -> None:
+    with GracefulStop() as stop:
+        fit(
+            system,
+            StepDataModule(system.batch_of_step, held_out=1),
+            system.steps(),
+            label="test",
+            device=torch.device("cpu"),
+            resume=ResumeCheckpoint(stop, folder / "interrupted.ckpt", "key", ""),
+        )
+
+
+def test_each_round_edits_every_view_and_then_fits(tiny: Tiny) -> None:
+    settings = ["edit.rounds=2", "edit.guidance_steps=3", "edit.fit_steps=5", "edit.views_per_batch=4"]
+    system, _ = make(tiny, tiny_sd.prior(), Constant(torch.zeros(4)), *settings)
+    n = len(system.scene.train)
+    assert n % 4, "batches of different sizes"
+    steps = [system.batch_of_step(i) for i in range(system.steps())]
+    half = len(steps) // 2
+    for number, part in enumerate((steps[:half], steps[half:])):
+        guided = [step for step in part if isinstance(step, GuidanceStep)]
+        seen = sorted((view, step.index) for step in guided for view in step.views)
+        assert seen == [(view, k) for view in range(n) for k in range(3)]
+        assert part[len(guided) :] == [FitStep(number, k) for k in range(5)]
+        assert all(step.round == number for step in part)
+
+
+def test_views_are_edited_as_images_are(tiny: Tiny, tmp_path: Path) -> None:
+    """The latents after a round: the published loop in 2D, on each view alone, with that view's own draws."""
+    prior = tiny_sd.prior()
+    job = tiny(
+        *PICTURES, "guidance=dds", "edit.rounds=1", "edit.guidance_steps=3", "edit.fit_steps=1", "edit.lr=0.3"
+    )
+    guidance = job.guidance.build(prior)
+    settings = [
+        "edit.rounds=1",
+        "edit.guidance_steps=3",
+        "edit.fit_steps=1",
+        "edit.lr=0.3",
+        "edit.views_per_batch=4",
+    ]
+    system, source = make(tiny, prior, guidance, *settings)
+    train(system, tmp_path)
+    prompts = prior.embed(["a red cube"]), prior.embed(["a blue cube"])
+    for view in (0, 5):
+        camera = system.scene.train.cameras[view].resized(16, 16)
+        with torch.no_grad():
+            z_src = prior.encode(source.render(camera).rgb.permute(2, 0, 1)[None])
+        z = z_src
+        for k in range(3):
+            z = z - 0.3 * guidance(z_src, z, *prompts, generator_for(0, f"guidance/{view}", k), k / 3).grad
+        torch.testing.assert_close(system.latents[view], z[0], rtol=1e-3, atol=1e-4)
+        assert (z - z_src).abs().max() > 0.05
+
+
+@pytest.mark.parametrize("source", ["render", "photo"])
+def test_the_field_becomes_what_the_images_became(tiny: Tiny, tmp_path: Path, source: str) -> None:
+    """A prior whose decoder is known, and a guidance that lowers red by 0.2 and leaves the rest."""
+    # The latent is the image in [-1, 1]: two rounds of 4 steps of 0.05 lower it by 0.2 each, so red by 0.1 each.
+    change = torch.tensor([-0.1, 0.0, 0.0])
+    system, before = make(
+        tiny,
+        OneColour(OneColour.Config(image_size=16)),
+        Constant(torch.tensor([1.0, 0.0, 0.0])),
+        f"edit.source={source}",
+        *("edit.rounds=1", "edit.guidance_steps=4", "edit.fit_steps=150", "edit.lr=0.05"),
+    )
+    train(system, tmp_path)
+    camera = system.scene.test.cameras[0]
+    was, is_now = before.render(camera).rgb, system.renderer.render(camera).rgb
+    bright = was[..., 0] > 0.3  # elsewhere red cannot fall so far
+    moved = (is_now - was)[bright].mean(0)
+    torch.testing.assert_close(moved, change, rtol=0, atol=0.03)
+
+
+def test_targets_are_relative_to_the_source_in_each_round(tiny: Tiny, tmp_path: Path) -> None:
+    """A guidance that wants nothing changes nothing, however lossy encoder and decoder are, in three rounds."""
+    settings = ["edit.rounds=3", "edit.guidance_steps=1", "edit.fit_steps=20", "edit.lr_appearance=0.01"]
+    system, before = make(
+        tiny, tiny_sd.prior(), Constant(torch.zeros(4)), *settings, "edit.appearance_only=true"
+    )
+    train(system, tmp_path)
+    camera = system.scene.test.cameras[0]
+    assert (system.renderer.render(camera).rgb - before.render(camera).rgb).abs().max() < 0.02
+
+
+def test_a_sampler_edits_the_sources_once(tiny: Tiny) -> None:
+    prior = tiny_sd.prior()
+    job = tiny(*SHORT, "guidance=p2p", "guidance.steps=3")
+    method = job.guidance.build(prior)
+    assert isinstance(method, Sampler)
+    system, _ = make(tiny, prior, method, "edit.rounds=3", "edit.fit_steps=2", "edit.views_per_batch=4")
+    steps = [system.batch_of_step(i) for i in range(system.steps())]
+    assert [type(step) for step in steps[-3:]] == [GuidanceStep, FitStep, FitStep]
+    step = steps[0]
+    assert isinstance(step, GuidanceStep)
+    system.guide(step)
+    view = step.views[1]
+    camera = system.scene.train.cameras[view].resized(16, 16)
+    z_src = system.sources.latent(view, camera)[None]
+    alone = method.edit(z_src, *system.prompts, [generator_for(0, f"sampler/{view}")])
+    torch.testing.assert_close(system.latents[view], alone[0], rtol=1e-3, atol=1e-4)
+
+
+def test_a_sampler_edits_a_scene_from_the_command(tiny: Tiny) -> None:
+    figures = run(tiny(*SHORT, "guidance=sdedit", "guidance.steps=2"))
+    assert figures["guidance"] == "sdedit" and figures["source/psnr"]
+    with pytest.raises(
+        UserError, match="gives no gradient, which edit pull-back needs: choose edit=pictures"
+    ):
+        tiny("guidance=p2p").check()
+
+
+def test_an_edit_of_the_appearance_leaves_the_density(tiny: Tiny, tmp_path: Path) -> None:
+    guidance = Constant(torch.tensor([1.0, 0.0, 0.0]))
+    system, before = make(
+        tiny, OneColour(OneColour.Config(16)), guidance, *SHORT[3:], "edit.appearance_only=true"
+    )
+    train(system, tmp_path)
+    for old, new in zip(
+        before.parameter_groups().density, system.renderer.parameter_groups().density, strict=True
+    ):
+        assert torch.equal(old, new)
+
+
+def test_it_goes_on_to_the_bit_within_a_round_and_between_two(tiny: Tiny, tmp_path: Path) -> None:
+    """Stopped while views are edited, while the field is fitted, and in the second round."""
+    whole = tiny(*SHORT, f"output={tmp_path / 'whole'}")
+    run(whole)
+    job = tiny(*SHORT)
+    shutil.copytree(Path(whole.output) / "reconstructions", Path(job.output) / "reconstructions")
+    for call in (2, 4, 2, 1):
+        stopped(job, EditThroughPictures, call, signal.SIGTERM)
+    run(job)
+    assert same(state(job), state(whole))
