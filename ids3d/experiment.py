@@ -196,6 +196,15 @@ class SceneJob(Job):
     save_minutes: float = 2.0  # between two checkpoints that are saved in passing, against a kill; 0 = none
     prompt: Prompts = field(default_factory=Prompts)
 
+    def check(self) -> None:
+        """See `Job.check`; refuses a method that gives no gradient where the edit needs one."""
+        super().check()
+        if self.guidance.kind == "sampler" and not self.edit.find().samplers:
+            raise UserError(
+                f"guidance {self.guidance.type} gives no gradient, which edit {self.edit.type} needs: "
+                "choose edit=pictures"
+            )
+
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.save_minutes < 0:

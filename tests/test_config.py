@@ -308,7 +308,7 @@ def test_names_of_modules_are_taken_in_any_case(folder: Path) -> None:
         ("system.prompt_processor_type=x", "modules are at the top"),
         ("system.guidance.guidance_scale=100", "guidance.guidance_scale="),
         ("trainer.max_steps=500", "edit.steps="),
-        ("data.batch_size=2", "edit.views_per_step="),
+        ("data.batch_size=2", "edit.views_per_batch="),
         ("system.optimizer.args.lr=0.1", "edit.lr="),
         ("exp_root_dir=out", "output="),
     ],

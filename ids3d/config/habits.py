@@ -14,7 +14,7 @@ HABITS = {
     "use_timestamp": "a run's own folder is called tag=…; without it, after date and time",
     "system_type": "there is no system to choose; modules are guidance=…, edit=…, geometry=… and so on",
     "data_type": "the format of the data is data=…",
-    "data.batch_size": "how many views a step takes is edit.views_per_step=…; how many images, edit.batch_size=…",
+    "data.batch_size": "views edited at once are edit.views_per_batch=…; images, edit.batch_size=…",
     "system": "there is no system; its modules are at the top, such as guidance.guidance_scale=… or edit.lr=…",
     "system.prompt_processor": 'prompts are prompt.source="…" (what it is) and prompt.target="…" (what it becomes)',
     "system.guidance": "the guidance's settings are at the top, such as guidance.guidance_scale=…",

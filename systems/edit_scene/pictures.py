@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -19,27 +19,25 @@ from ids3d.systems.edit_scene.editing import EditingSystem
 from ids3d.systems.edit_scene.protocol import EditConfig, SceneEdit
 
 
-@dataclass(frozen=True)
-class GuidanceStep:
+class GuidanceStep(NamedTuple):
     """A step of the guidance on the latents of some views; of a sampler, all its steps.
 
     Attributes:
         round: from 0.
         views: which training views.
-        index: of the step, from 0 in each round.
+        number: of the step, from 0 in each round.
     """
 
     round: int
     views: tuple[int, ...]
-    index: int
+    number: int
 
 
-@dataclass(frozen=True)
-class FitStep:
-    """A step of fitting the field to the edited images; `index` from 0 in each round."""
+class FitStep(NamedTuple):
+    """A step of fitting the field to the edited images; `number` from 0 in each round."""
 
     round: int
-    index: int
+    number: int
 
 
 @register("edit-scene", "pictures")
@@ -114,10 +112,6 @@ class EditThroughPictures(EditingSystem):
             return GuidanceStep(number, self.batches[batch], step)
         return FitStep(number, i - len(self.batches) * self.guidance_steps)
 
-    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
-        """A step is a description, which has no device."""
-        return batch
-
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
         """Plain SGD on the latents, as the methods are published, and Adam on the field."""
         cfg, groups = self.cfg, self.renderer.parameter_groups()
@@ -148,13 +142,13 @@ class EditThroughPictures(EditingSystem):
         views, cfg = list(step.views), self.cfg
         self._change = None
         z_src = self._sources(views)
-        if step.index == 0:
+        if step.number == 0:
             self.latents[views] = z_src if step.round == 0 else self._encoded(views)
         if isinstance(self.method, Sampler):
             generators = [generator_for(self.seed, f"sampler/{view}") for view in views]
             self.latents[views] = self.method.edit(z_src, *self.prompts, generators)
             return {}
-        index = step.round * cfg.guidance_steps + step.index
+        index = step.round * cfg.guidance_steps + step.number
         output = self.method(
             z_src,
             self.latents[views],
@@ -178,11 +172,11 @@ class EditThroughPictures(EditingSystem):
     def fit(self, step: FitStep, adam: Any) -> dict[str, float]:
         """Make a step of fitting the field to the targets at random rays."""
         cfg = self.cfg
-        if step.index == 0:
+        if step.number == 0:
             adam.state.clear()  # of the round before, whose targets were others
         for group, rate in zip(adam.param_groups, (cfg.lr_appearance, cfg.lr_density), strict=False):
-            group["lr"] = rate * 0.1 ** (step.index / cfg.fit_steps)
-        index = step.round * cfg.fit_steps + step.index
+            group["lr"] = rate * 0.1 ** (step.number / cfg.fit_steps)
+        index = step.round * cfg.fit_steps + step.number
         generator = generator_for(self.seed, "fit", index)
         if not cfg.appearance_only:
             self.renderer.before_step(index, generator)

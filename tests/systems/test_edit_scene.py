@@ -126,7 +126,7 @@ def test_an_edit_of_the_appearance_leaves_the_density(tiny: Tiny) -> None:
 
 def test_the_guidance_is_descended(tiny: Tiny, tmp_path: Path) -> None:
     """With the same gradient at each step, the latents of the views move against it."""
-    system, guidance = make(tiny, "edit.lr=0.02", "edit.steps=6")
+    system, guidance = make(tiny, "edit.lr=0.02", "edit.steps=16")
     before = {v: latent(system, v).clone() for v in range(len(system.scene.train))}
     with GracefulStop() as stop:
         fit(
