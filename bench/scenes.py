@@ -49,8 +49,6 @@ class ScenesConfig:
     shares: tuple[float, ...] = (0.1, 0.2, 0.35, 0.5, 0.75, 1.0)
 
 
-ROUNDS = 3  # of editing through pictures
-
 QUICK = ScenesConfig(
     scenes=1,
     size=64,
@@ -98,14 +96,8 @@ def scene_job(
     context: StudyContext, source: SceneSource, overrides: Sequence[str], config: ScenesConfig
 ) -> SceneJob:
     """Return the job that reconstructs a scene and edits it. Raises UserError."""
-    own = [f"data.root={source.root}", f"edit={config.edit}", f"seed={context.seed}", "tracking=none"]
-    if config.edit == "pictures":
-        own += [
-            f"edit.rounds={min(ROUNDS, config.steps)}",
-            f"edit.guidance_steps={max(config.steps // ROUNDS, 1)}",
-        ]
-    else:
-        own.append(f"edit.steps={config.steps}")
+    own = [f"data.root={source.root}", f"seed={context.seed}", "tracking=none"]
+    own += [f"edit={config.edit}", f"edit.steps={config.steps}"]
     for name, text in (("source", source.source), ("target", source.target)):
         if text is not None:
             own.append(f"prompt.{name}={text}")

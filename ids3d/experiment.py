@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 import re
-import textwrap
 import time
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -18,73 +17,13 @@ from typing import Any, Literal, TypeVar
 
 from omegaconf import OmegaConf
 
-from ids3d.config import ModuleKey, Node, Origin, merge, parse, read_file, read_layers, read_overrides
+from ids3d.config import ModuleKey, Node, merge, parse, read_file, read_layers, read_overrides
+from ids3d.config.bounds import check_bounds
 from ids3d.device import DEVICE
 from ids3d.errors import UserError
-from ids3d.registry import find_among, shared_settings
+from ids3d.module import Module, module, plain
+from ids3d.registry import shared_settings
 from ids3d.tasks import LONGEST_NAME
-
-
-@dataclass(frozen=True)
-class Module:
-    """A module that the config names, with its settings as they were written (without `type`).
-
-    Attributes:
-        key: the config's key that names it.
-        kinds: the kinds of module that the key may hold.
-        type: a registered name, or an import path.
-        node: its settings.
-        origin: where its type was written; None: it is the default.
-    """
-
-    key: str
-    kinds: tuple[str, ...]
-    type: str
-    node: Node
-    origin: Origin | None = None
-
-    def find(self) -> Any:
-        """The class. Raises UserError for a name that is not known, and for a class of another kind."""
-        return self._find()[1]
-
-    @property
-    def kind(self) -> str:
-        """Which of `kinds` the class is of. Raises UserError as `find` does."""
-        return self._find()[0]
-
-    def _find(self) -> tuple[str, Any]:
-        try:
-            return find_among(self.kinds, self.type)
-        except UserError as error:
-            source = f" ({self.origin.source})" if self.origin else ""
-            raise UserError(f"bad value for {self.key}{source}: {error}") from None
-
-    def settings(self) -> Any:
-        """An instance of the class's Config. Raises UserError for an unknown key or a bad value.
-
-        What was written for another type, and is shared by all, is left out where the class does not have it.
-        """
-        config = self.find().Config
-        has = {f.name for f in dataclasses.fields(config)}
-        node, origins = self.node, self.node.origins
-        return parse(
-            config,
-            Node({k: v for k, v in node.items() if k in has or not _is_kept(node, k)}, origins),
-            self.key,
-        )
-
-    def build(self, *args: Any) -> Any:
-        """The module: `Class(settings, *args)`, as its kind's Protocol says."""
-        return self.find()(self.settings(), *args)
-
-
-def _is_kept(node: Node, key: str) -> bool:
-    return key in node.origins and node.origins[key].kept
-
-
-def module(default: str, *kinds: str) -> Any:
-    """A job's field for a Module of one of `kinds`, `default` where the config names none."""
-    return field(metadata={"kinds": kinds, "default": default})
 
 
 @dataclass(frozen=True)
@@ -100,6 +39,17 @@ class Prompts:
                 raise ValueError(
                     f"prompt.{name} is empty: say in words what the scene is, and what it is to become"
                 )
+
+
+@dataclass(frozen=True)
+class ImageEvaluation:
+    """How edited images are judged and shown."""
+
+    clip: str | None = "tabletop"  # a CLIPModel's folder or hub name; tabletop = the bundled one; null = none
+    strip: int = 6  # images on the way that strip.png shows
+
+    def __post_init__(self) -> None:
+        check_bounds(self, strip="[0, 1000]")
 
 
 J = TypeVar("J", bound="Job")
@@ -163,21 +113,16 @@ class Job:
 
     def to_mapping(self) -> dict[str, Any]:
         """Every setting with its value, defaults too, as plain mappings, lists and scalars."""
-        return {
-            f.name: _module_mapping(value)
-            if isinstance(value := getattr(self, f.name), Module)
-            else _plain(value)
-            for f in dataclasses.fields(self)
-        }
+        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        return {k: v.to_mapping() if isinstance(v, Module) else plain(v) for k, v in values.items()}
 
     def to_yaml(self) -> str:
         """`to_mapping` as YAML that `load` reads back to an equal job; says which settings of a module are shared."""
-        parts = []
-        for key, value in self.to_mapping().items():
-            module = getattr(self, key)
-            of_all = shared_settings(module.kind) if isinstance(module, Module) else frozenset()
-            parts += _with_shared(key, value, of_all) if of_all else [OmegaConf.to_yaml({key: value})]
-        return "".join(parts)
+        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        return "".join(
+            v.to_yaml() if isinstance(v, Module) else OmegaConf.to_yaml({k: plain(v)})
+            for k, v in values.items()
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -219,6 +164,7 @@ class ImageJob(Job):
     prior: Module = module("tabletop", "prior")
     guidance: Module = module("ids", "guidance", "sampler")
     edit: Module = module("latents", "edit-images")
+    evaluate: ImageEvaluation = field(default_factory=ImageEvaluation)
     prompt: Prompts = field(default_factory=Prompts)
 
     def default_tag(self) -> str:
@@ -276,12 +222,12 @@ def load(
     Raises UserError: a file that is missing or is no YAML, an override that is not key=value, an unknown key, a bad
     value, an import path in one of the files `data_only`.
     """
-    tree, foreign = Node(), set[str]()
-    for file in files:
-        for layer in read_layers(Path(file), MODULE_KEYS):
+    tree, foreign = Node(), {str(Path(file)) for file in data_only}
+    for path in map(Path, files):
+        # What others left includes nothing: there the key is an unknown one.
+        layers = [read_file(path, MODULE_KEYS)] if str(path) in foreign else read_layers(path, MODULE_KEYS)
+        for layer in layers:
             tree = merge(tree, layer, MODULE_KEYS)
-            if file in data_only:
-                foreign.update(origin.source for origin in layer.origins.values())
     tree = merge(tree, read_overrides(overrides, MODULE_KEYS), MODULE_KEYS)
     _refuse_code(tree, foreign)
     root = _root(tree)
@@ -355,32 +301,3 @@ def _module(key: str, tree: Node, kinds: tuple[str, ...], default: str) -> Modul
         raise UserError(f"bad value for {key}.type{source}: expected the name of a module, got {name!r}")
     settings = {k: v for k, v in value.items() if k != "type"}
     return Module(key, kinds, name, Node(settings, value.origins), type_origin)
-
-
-def _module_mapping(module: Module) -> dict[str, Any]:
-    return {"type": module.type, **_plain(module.settings())}
-
-
-def _with_shared(key: str, value: Mapping[str, Any], shared: frozenset[str]) -> list[str]:
-    """A module's YAML, those of its settings first that all of its kind share."""
-    kept, own = (
-        {k: v for k, v in value.items() if (k in shared) == first and k != "type"} for first in (True, False)
-    )
-    parts = [OmegaConf.to_yaml({key: {"type": value["type"]}})]
-    if kept:
-        parts += [f"  # shared: kept when {key}=... names another\n", _indented(kept)]
-    if own:
-        parts += [f"  # of {value['type']} alone\n", _indented(own)]
-    return parts
-
-
-def _indented(settings: Mapping[str, Any]) -> str:
-    return textwrap.indent(OmegaConf.to_yaml(OmegaConf.create(dict(settings))), "  ")
-
-
-def _plain(value: Any) -> Any:
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
-    if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
-    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value

@@ -70,7 +70,7 @@ class ImageRun:
         self.system: EditImages = job.edit.build(self.prior, job.guidance.build(self.prior), job.seed)
         self.cfg = self.system.cfg
         self.failures = Failures()
-        clip = self.cfg.clip
+        clip = job.evaluate.clip
         self.clip = (
             None if clip is None else ClipScore(TABLETOP_CLIP if clip == "tabletop" else clip).to(self.device)
         )
@@ -111,7 +111,7 @@ class ImageRun:
 
     def edit(self, batch: Sequence[PreparedImage], tracking: Tracking) -> None:
         """Edit images of one size and write their results."""
-        start, cfg = time.monotonic(), self.cfg
+        start = time.monotonic()
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", UserWarning)
             source = self.prior.embed([item.source for item in batch])
@@ -128,7 +128,7 @@ class ImageRun:
             while percent < int(100 * done + 1e-9):
                 percent += 1
                 bar.advance(f"grad_rms {figures['grad_rms']:.3g}" if "grad_rms" in figures else "")
-            if len(shown) < round(done * cfg.strip):
+            if len(shown) < round(done * self.job.evaluate.strip):
                 shown.append(self.prior.decode(z).detach().cpu())
 
         with torch.no_grad():

@@ -63,7 +63,7 @@ def warn_of_foreign_images(prior: Prior, given: Prompts, tasks: Sequence[EditTas
         [text for text in texts if text],
         "images but those of its own world" if any(task.world != prior.world for task in tasks) else "",
         "the edit may mean little: use a prior that has, with --config configs/ids-image.yaml "
-        "configs/prior/sd15-images.yaml",
+        "configs/prior/sd15.yaml",
     )
 
 

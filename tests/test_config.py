@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pytest
+import yaml
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
@@ -375,3 +376,52 @@ def test_the_printed_config_reads_back_equal(folder: Path, text: str) -> None:
     again = load(["printed.yaml"])
     assert again.prompt == experiment.prompt
     assert again.to_yaml() == experiment.to_yaml()
+
+
+def test_a_file_is_laid_over_what_it_includes(tmp_path: Path) -> None:
+    (tmp_path / "priors").mkdir()
+    (tmp_path / "priors" / "small.yaml").write_text(
+        "prior: tabletop\nguidance: {guidance_scale: 2, t_range: [0.1, 0.2]}\n"
+    )
+    main = tmp_path / "main.yaml"
+    main.write_text("include: priors/small.yaml\nname: x\nguidance: {type: ids, guidance_scale: 3}\n")
+    settings = load([main]).guidance.settings()
+    assert (settings.guidance_scale, settings.t_range) == (3, (0.1, 0.2))
+    for text, message in (
+        ("include: nowhere.yaml\nname: x\n", "nowhere.yaml does not exist"),
+        ("include: {a: 1}\nname: x\n", "expected a file's path"),
+        ("include: main.yaml\nname: x\n", "cannot include others"),
+    ):
+        (tmp_path / "bad.yaml").write_text(text)
+        assert message in said(lambda: load([tmp_path / "bad.yaml"]))
+    with_include = [main]
+    assert "unknown key include" in said(lambda: load(with_include, data_only=with_include))
+
+
+def test_shared_settings_survive_another_method(tmp_path: Path) -> None:
+    """What all methods share stays, where the new one has it; a method's own goes with it."""
+    (tmp_path / "a.yaml").write_text(
+        "name: x\nguidance: {type: ids, guidance_scale: 2, attention: cross, fpr_iterations: 7, max_rms: 5}\n"
+    )
+    for method in ("dds", "cds", "sds", "pds"):
+        settings = load([tmp_path / "a.yaml"], [f"guidance={method}"]).guidance.settings()
+        assert (settings.guidance_scale, settings.attention, settings.max_rms) == (2, "cross", 5), method
+    assert (
+        load([tmp_path / "a.yaml"], ["guidance=dds", "guidance.attention=none"]).guidance.settings().attention
+        == "none"
+    )
+    images = load([tmp_path / "a.yaml"], ["data=files", "guidance=p2p"])
+    assert images.guidance.settings().guidance_scale == 2 and images.check() is None
+    with pytest.raises(
+        UserError, match="fpr_iterations"
+    ):  # written for this very method, so it must be its own
+        load([tmp_path / "a.yaml"], ["guidance=dds", "guidance.fpr_iterations=2"]).check()
+
+
+def test_print_config_says_what_is_shared() -> None:
+    text = load([], ["name=x", "guidance=ids"]).to_yaml()
+    section = text[text.index("guidance:") : text.index("reconstruct:")]
+    shared, own = section.split("# of ids alone")
+    assert "# shared" in shared and "attention: none" in shared and "guidance_scale" in shared
+    assert "fpr_iterations" in own and "fpr_iterations" not in shared
+    assert yaml.safe_load(text) == load([], ["name=x", "guidance=ids"]).to_mapping()

@@ -11,10 +11,11 @@ import pytest
 from ids3d import launch
 from ids3d.cli import launch_command
 from ids3d.errors import UserError
-from ids3d.experiment import load
+from ids3d.experiment import ImageJob, SceneJob, load
 
 ROOT = Path(__file__).parent.parent
 CONFIG = str(ROOT / "configs" / "ids-llff.yaml")
+PRIORS = ROOT / "configs" / "prior"
 SAMPLE = str(ROOT / "ids3d" / "scenes" / "tabletop_llff")
 
 
@@ -33,7 +34,7 @@ def test_a_process_ends_with_one_line_and_exit_code_2(tmp_path: Path) -> None:
         (["--config", CONFIG, "sede=1"], ["unknown key sede (command line)", "seed"]),
         (["--config", CONFIG, "seed=one"], ["bad value for seed (command line)", "whole number", "'one'"]),
         (["--config", CONFIG, "prompt.target="], ["prompt.target is empty"]),
-        (["--config", CONFIG, "guidance=idss"], ["unknown guidance 'idss'", "did you mean ids?"]),
+        (["--config", CONFIG, "guidance=idss"], ["unknown guidance or sampler 'idss'", "did you mean ids?"]),
         (["--resume", "nowhere"], ["nowhere", "config.yaml"]),
         (["--test", CONFIG], ["ids-llff.yaml", "config.yaml"]),
         (["--nonsense", "--config", CONFIG], ["--nonsense", "--help"]),
@@ -153,21 +154,30 @@ def test_the_printed_config_has_every_default_and_reads_back(
 ) -> None:
     launch.main(["--config", CONFIG, "guidance=dds", "tag=t", "--print-config"])
     printed = capsys.readouterr().out
-    assert "guidance_scale: 7.5" in printed and "root:" in printed
+    assert "guidance_scale: 2.0" in printed and "root:" in printed
     (tmp_path / "config.yaml").write_text(printed)
     again = load([tmp_path / "config.yaml"])
     assert again.guidance.type == "dds"
     assert again.to_yaml() == printed
 
 
-def test_overlays_load() -> None:
-    overlays = sorted((ROOT / "configs" / "prior").glob("*.yaml"))
-    assert len(overlays) == 4
-    for overlay in overlays:
-        images = overlay.stem.endswith("-images")
-        experiment = load([ROOT / "configs" / "ids-image.yaml" if images else CONFIG, overlay])
-        assert experiment.prior.type == "stable-diffusion"
-        experiment.check()
+@pytest.mark.parametrize("config", ["ids-llff.yaml", "ids-image.yaml"])
+@pytest.mark.parametrize("method", ["ids", "dds", "cds", "sds", "pds"])
+def test_every_overlay_serves_pictures_and_scenes_and_every_method(config: str, method: str) -> None:
+    """Stable Diffusion's bring the published settings back, the tabletop prior's what suits it, for all methods."""
+    suits_tabletop = (2, (0.05, 0.95), "cross+self", 45, 0.1952)
+    published = (7.5, (0.05, 0.95), "none", 200, 0.0488)
+    for overlay in ("sd14", "sd15", "tabletop", None):
+        files = [ROOT / "configs" / config] + ([PRIORS / f"{overlay}.yaml"] if overlay else [])
+        job = load(files, [f"guidance={method}"])
+        assert isinstance(job, SceneJob | ImageJob)
+        job.check()
+        guidance, edit = job.guidance.settings(), job.edit.settings()
+        chosen = (guidance.guidance_scale, guidance.t_range, guidance.attention, edit.steps, edit.lr)
+        foreign = overlay in ("sd14", "sd15")
+        assert job.prior.type == ("stable-diffusion" if foreign else "tabletop")
+        assert chosen == (published if foreign else suits_tabletop)
+    assert {file.stem for file in PRIORS.glob("*.yaml")} == {"sd14", "sd15", "tabletop"}
 
 
 def test_a_runs_folder_is_found_from_its_checkpoint(tmp_path: Path) -> None:

@@ -50,7 +50,7 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, list[str]]:
         "prior": ["prior=stable-diffusion", f"prior.path={tiny_sd.folder('epsilon')}"],
         "geometry": ["geometry.voxels=4096"],
         "guidance": [],
-        "edit": ["edit.rounds=1", "edit.guidance_steps=2", "edit.fit_steps=2", "edit.validate_every=2"],
+        "edit": ["edit.rounds=1", "edit.steps=2", "edit.fit_steps=2", "edit.validate_every=2"],
     }
 
 

@@ -122,7 +122,7 @@ def test_it_edits_an_image(environment: Path, folder: Path) -> None:
 
 def test_it_reconstructs_edits_and_evaluates_a_scene(environment: Path, folder: Path) -> None:
     field = "data.max_size=48 geometry.voxels=4096 renderer.steps=64 reconstruct.rays_per_step=256"
-    steps = "reconstruct.steps=20 edit.rounds=1 edit.guidance_steps=2 edit.fit_steps=2 edit.validate_every=0"
+    steps = "reconstruct.steps=20 edit.rounds=1 edit.steps=2 edit.fit_steps=2 edit.validate_every=0"
     film = "evaluate.film_frames=2 evaluate.film_size=48"
     words = f"tag=t tracking=none {field} {steps} {film}".split()
     run([environment / "ids3d", "--config", "configs/ids-llff.yaml", *words], folder)

@@ -111,23 +111,20 @@ def _check_yaml(text: str) -> yaml.NodeEvent | None:
 
 
 def read_layers(file: Path, modules: ModuleKeys) -> list[Node]:
-    """Read a YAML file's layers: those of the files that it includes, each relative to it, and then its own.
+    """Read a YAML file's layers: those of the files that it includes, given relative to it, and then its own.
 
-    Raises UserError as `read_file` does, and for a file that includes itself.
+    Raises UserError as `read_file` does, and for an included file that includes others.
     """
-    return _read_layers(file, modules, ())
-
-
-def _read_layers(file: Path, modules: ModuleKeys, within: tuple[Path, ...]) -> list[Node]:
     node = read_file(file, modules)
-    if file.resolve() in within:
-        raise UserError(f"config {file} includes itself")
     included = node.pop(INCLUDE, [])
     included = [included] if isinstance(included, str) else included
     if not isinstance(included, list) or not all(isinstance(name, str) for name in included):
         raise UserError(f"bad value for {INCLUDE} ({file}): expected a file's path, or a list of them")
-    layers = [_read_layers(file.parent / name, modules, (*within, file.resolve())) for name in included]
-    return [*(layer for group in layers for layer in group), node]
+    layers = [read_file(file.parent / name, modules) for name in included]
+    for name, layer in zip(included, layers, strict=True):
+        if INCLUDE in layer:
+            raise UserError(f"config {file.parent / name} is included by {file}, so it cannot include others")
+    return [*layers, node]
 
 
 def read_overrides(overrides: Sequence[str], modules: ModuleKeys) -> Node:

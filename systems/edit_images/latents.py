@@ -34,12 +34,9 @@ class EditImages:
         # differences of noises, as SDS, DDS, CDS and IDS give; PDS's are several times as large.
         lr: float = 0.0488
         batch_size: int = 4  # images at once: memory and speed, not the result
-        strip: int = 6  # images on the way that strip.png shows
-        # a CLIPModel's folder or hub name; tabletop = the bundled one; null = none
-        clip: str | None = "tabletop"
 
         def __post_init__(self) -> None:
-            check_bounds(self, steps=STEPS, lr="(0, 1000]", batch_size="[1, 1000]", strip="[0, 1000]")
+            check_bounds(self, steps=STEPS, lr="(0, 1000]", batch_size="[1, 1000]")
 
     def __init__(self, cfg: Config, prior: Prior, method: Guidance | Sampler, seed: int) -> None:
         self.cfg, self.prior, self.method, self.seed = cfg, prior, method, seed

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -53,10 +54,11 @@ class EditThroughPictures(EditingSystem):
 
     @dataclass
     class Config(EditConfig):
+        source: Literal["render", "photo"] = "photo"
+        steps: int = 200  # of a guidance on each view; every round makes its share of them, rounded up
         rounds: int = 3
-        guidance_steps: int = 20  # of a guidance, in each round
         views_per_batch: int = 8  # views edited at once: memory and speed, not the result
-        fit_steps: int = 100  # in each round
+        fit_steps: int = 60  # in each round
         rays_per_step: int = 2048
         lr_density: float = 0.1  # Adam's, at the first step of a round; both fall to a tenth at the last
         lr_appearance: float = 0.05
@@ -64,7 +66,7 @@ class EditThroughPictures(EditingSystem):
 
         def __post_init__(self) -> None:
             super().__post_init__()
-            check_bounds(self, rounds="[1, 1000]", guidance_steps=STEPS, fit_steps=STEPS)
+            check_bounds(self, steps=STEPS, rounds="[1, 1000]", fit_steps=STEPS)
             check_bounds(self, views_per_batch="[1, 1000]", rays_per_step="[1, 1e7]", distortion=WEIGHT)
             check_bounds(self, lr_density="(0, 100]", lr_appearance="(0, 100]")
 
@@ -96,7 +98,7 @@ class EditThroughPictures(EditingSystem):
     @property
     def guidance_steps(self) -> int:
         """How many steps edit a view in each round."""
-        return 1 if isinstance(self.method, Sampler) else self.cfg.guidance_steps
+        return 1 if isinstance(self.method, Sampler) else math.ceil(self.cfg.steps / self.cfg.rounds)
 
     def _steps_per_round(self) -> int:
         return len(self.batches) * self.guidance_steps + self.cfg.fit_steps
@@ -139,7 +141,7 @@ class EditThroughPictures(EditingSystem):
     @torch.no_grad()
     def guide(self, step: GuidanceStep) -> dict[str, float]:
         """Set the latents' gradient to the guidance of some views; of a sampler, set the latents themselves."""
-        views, cfg = list(step.views), self.cfg
+        views = list(step.views)
         self._change = None
         z_src = self._sources(views)
         if step.number == 0:
@@ -148,13 +150,13 @@ class EditThroughPictures(EditingSystem):
             generators = [generator_for(self.seed, f"sampler/{view}") for view in views]
             self.latents[views] = self.method.edit(z_src, *self.prompts, generators)
             return {}
-        index = step.round * cfg.guidance_steps + step.number
+        index = step.round * self.guidance_steps + step.number
         output = self.method(
             z_src,
             self.latents[views],
             *self.prompts,
             [generator_for(self.seed, f"guidance/{view}", index) for view in views],
-            progress=index / (cfg.rounds * cfg.guidance_steps),
+            progress=index / (self.rounds * self.guidance_steps),
         )
         self.latents.grad = torch.zeros_like(self.latents)
         self.latents.grad[views] = output.grad.to(self.latents)

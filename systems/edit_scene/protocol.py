@@ -25,9 +25,6 @@ class EditConfig:
     appearance_only: bool = False  # the density stays as it was reconstructed
     # what z_src is: the unedited field's render, or the photograph
     source: Literal["render", "photo"] = "render"
-    # Where the edit may act: everywhere; on what the words attend to that differ between the prompts; or a folder of
-    # masks, one image a training view, by its name, white where it may.
-    region: str = "everywhere"
     validate_every: int = 50  # steps; 0 = never
     log_every: int = 10  # steps
 

@@ -36,7 +36,7 @@ def job(tmp_path: Path) -> Job:
 
     def make(*overrides: str, method: str = "ids") -> ImageJob:
         settings = ["tracking=none", "prior=stable-diffusion", f"prior.path={tiny_sd.folder('epsilon')}"]
-        loop = ["edit.steps=3", "edit.clip=null", "edit.strip=2", f"guidance={method}"]
+        loop = ["edit.steps=3", "evaluate.clip=null", "evaluate.strip=2", f"guidance={method}"]
         brief = {"ids": ["guidance.fpr_iterations=1"]} | {name: ["guidance.steps=4"] for name in SAMPLERS}
         where = [f"output={tmp_path / 'out'}", *brief.get(method, [])]
         loaded = load([CONFIG], [*settings, *loop, *where, *overrides])
@@ -194,11 +194,3 @@ def test_a_prompt_that_is_too_long_is_said_to_be_cut(
     long = "a red cube on a wooden floor and a blue cone on a red cube on a floor"
     run(job(f"data.image={image(tmp_path / 'a.png')}", "prompt.source=a cube", f"prompt.target={long}"))
     assert "was cut off" in caplog.text
-
-
-def test_a_scene_cannot_be_sampled() -> None:
-    from ids3d.systems.scene_run import run as run_scene
-
-    scene = CONFIG.with_name("ids-llff.yaml")
-    with pytest.raises(UserError, match="edits images, not scenes"):
-        run_scene(load([scene], ["guidance=p2p", "tag=t"]))  # type: ignore[arg-type]

@@ -33,8 +33,8 @@ from tests.systems.test_run_life import stopped
 from tests.toys.toy_prior import OneColour
 
 Tiny = Callable[..., SceneJob]
-PICTURES = ["edit=pictures", "edit.validate_every=0", "edit.log_every=1"]
-SHORT = [*PICTURES, "edit.rounds=2", "edit.guidance_steps=2", "edit.fit_steps=3", "edit.views_per_batch=4"]
+PICTURES = ["edit=pictures", "edit.source=render", "edit.validate_every=0", "edit.log_every=1"]
+SHORT = [*PICTURES, "edit.rounds=2", "edit.steps=4", "edit.fit_steps=3", "edit.views_per_batch=4"]
 
 
 @dataclass
@@ -72,7 +72,7 @@ def train(system: EditThroughPictures, folder: Path) -> None:
 
 
 def test_each_round_edits_every_view_and_then_fits(tiny: Tiny) -> None:
-    settings = ["edit.rounds=2", "edit.guidance_steps=3", "edit.fit_steps=5", "edit.views_per_batch=3"]
+    settings = ["edit.rounds=2", "edit.steps=5", "edit.fit_steps=5", "edit.views_per_batch=3"]
     system, _ = make(tiny, tiny_sd.prior(), Constant(torch.zeros(4)), *settings)
     n = len(system.scene.train)
     assert n % 3, "batches of different sizes"
@@ -89,13 +89,11 @@ def test_each_round_edits_every_view_and_then_fits(tiny: Tiny) -> None:
 def test_views_are_edited_as_images_are(tiny: Tiny, tmp_path: Path) -> None:
     """The latents after a round: the published loop in 2D, on each view alone, with that view's own draws."""
     prior = tiny_sd.prior()
-    job = tiny(
-        *PICTURES, "guidance=dds", "edit.rounds=1", "edit.guidance_steps=3", "edit.fit_steps=1", "edit.lr=0.3"
-    )
+    job = tiny(*PICTURES, "guidance=dds", "edit.rounds=1", "edit.steps=3", "edit.fit_steps=1", "edit.lr=0.3")
     guidance = job.guidance.build(prior)
     settings = [
         "edit.rounds=1",
-        "edit.guidance_steps=3",
+        "edit.steps=3",
         "edit.fit_steps=1",
         "edit.lr=0.3",
         "edit.views_per_batch=4",
@@ -124,7 +122,7 @@ def test_the_field_becomes_what_the_images_became(tiny: Tiny, tmp_path: Path, so
         OneColour(OneColour.Config(image_size=16)),
         Constant(torch.tensor([1.0, 0.0, 0.0])),
         f"edit.source={source}",
-        *("edit.rounds=1", "edit.guidance_steps=4", "edit.fit_steps=150", "edit.lr=0.05"),
+        *("edit.rounds=1", "edit.steps=4", "edit.fit_steps=150", "edit.lr=0.05"),
     )
     train(system, tmp_path)
     camera = system.scene.test.cameras[0]
@@ -136,7 +134,7 @@ def test_the_field_becomes_what_the_images_became(tiny: Tiny, tmp_path: Path, so
 
 def test_targets_are_relative_to_the_source_in_each_round(tiny: Tiny, tmp_path: Path) -> None:
     """A guidance that wants nothing changes nothing, however lossy encoder and decoder are, in three rounds."""
-    settings = ["edit.rounds=3", "edit.guidance_steps=1", "edit.fit_steps=20", "edit.lr_appearance=0.01"]
+    settings = ["edit.rounds=3", "edit.steps=3", "edit.fit_steps=20", "edit.lr_appearance=0.01"]
     system, before = make(
         tiny, tiny_sd.prior(), Constant(torch.zeros(4)), *settings, "edit.appearance_only=true"
     )
@@ -175,7 +173,7 @@ def test_a_sampler_edits_a_scene_from_the_command(tiny: Tiny) -> None:
 def test_an_edit_of_the_appearance_leaves_the_density(tiny: Tiny, tmp_path: Path) -> None:
     guidance = Constant(torch.tensor([1.0, 0.0, 0.0]))
     system, before = make(
-        tiny, OneColour(OneColour.Config(16)), guidance, *SHORT[3:], "edit.appearance_only=true"
+        tiny, OneColour(OneColour.Config(16)), guidance, *SHORT[4:], "edit.appearance_only=true"
     )
     train(system, tmp_path)
     for old, new in zip(
