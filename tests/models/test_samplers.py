@@ -9,10 +9,11 @@ import torch
 from diffusers import DDIMScheduler
 from torch import Tensor
 
+from ids3d.models.priors.alignment import align
 from ids3d.models.priors.protocol import Prompt
 from ids3d.models.priors.stable_diffusion import StableDiffusion
 from ids3d.models.samplers.ddim import ddim_invert, ddim_step, ddim_timesteps
-from ids3d.models.samplers.p2p import P2P, alignment
+from ids3d.models.samplers.p2p import P2P
 from ids3d.models.samplers.pnp import PnP
 from ids3d.models.samplers.sdedit import SDEdit
 from tests import tiny_sd
@@ -206,9 +207,9 @@ def test_p2p_takes_the_sources_maps_where_the_prompts_agree() -> None:
 
 def test_alignment_of_tokens() -> None:
     ids = torch.tensor
-    assert alignment(ids([[1, 5, 6, 7, 2, 2]]), ids([[1, 5, 9, 7, 2, 2]])).tolist() == [[0, 1, 2, 3, 4, 5]]
-    assert alignment(ids([[1, 5, 2, 2, 2]]), ids([[1, 8, 5, 2, 2]])).tolist() == [[0, -1, 1, 2, 3]]
-    assert alignment(ids([[1, 5, 6, 2]]), ids([[1, 6, 2, 2]])).tolist() == [[0, 2, 3, -1]]
+    assert align(ids([[1, 5, 6, 7, 2, 2]]), ids([[1, 5, 9, 7, 2, 2]])).tolist() == [[0, 1, 2, 3, 4, 5]]
+    assert align(ids([[1, 5, 2, 2, 2]]), ids([[1, 8, 5, 2, 2]])).tolist() == [[0, -1, 1, 2, 3]]
+    assert align(ids([[1, 5, 6, 2]]), ids([[1, 6, 2, 2]])).tolist() == [[0, 2, 3, -1]]
 
 
 def test_pnp_injects_features_queries_and_keys_into_both_halves() -> None:
