@@ -37,6 +37,7 @@ class ScenesConfig:
         settings: of the config, which make these scenes small.
         edit: how scenes are edited: "pictures" or "pull-back".
         steps: of the guidance, for each view (pictures) or of the field (pull-back).
+        fit_steps: of the field in each round (pictures).
         shares: of the steps, in (0, 1]: where an edit is measured; the last is 1.
     """
 
@@ -46,6 +47,7 @@ class ScenesConfig:
     settings: tuple[str, ...] = ("reconstruct.steps=400", "geometry.voxels=300000")
     edit: str = "pictures"
     steps: int = 100
+    fit_steps: int = 60
     shares: tuple[float, ...] = (0.1, 0.2, 0.35, 0.5, 0.75, 1.0)
 
 
@@ -55,6 +57,7 @@ QUICK = ScenesConfig(
     views=16,
     settings=("reconstruct.steps=120", "geometry.voxels=60000", "renderer.steps=128"),
     steps=6,
+    fit_steps=4,
     shares=(0.5, 1.0),
 )
 
@@ -98,6 +101,8 @@ def scene_job(
     """Return the job that reconstructs a scene and edits it. Raises UserError."""
     own = [f"data.root={source.root}", f"seed={context.seed}", "tracking=none"]
     own += [f"edit={config.edit}", f"edit.steps={config.steps}"]
+    if config.edit == "pictures":
+        own.append(f"edit.fit_steps={config.fit_steps}")
     for name, text in (("source", source.source), ("target", source.target)):
         if text is not None:
             own.append(f"prompt.{name}={text}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import ClassVar, Literal
 
 import pytorch_lightning as pl
@@ -14,6 +15,15 @@ from ids3d.metrics import psnr
 from ids3d.models.priors.protocol import Prompt, editing_size
 from ids3d.models.renderers.protocol import Render, Renderer
 from ids3d.systems.edit_scene.protocol import EditConfig, SceneEdit
+from ids3d.systems.edit_scene.region import (
+    DIFFERENCE,
+    EVERYWHERE,
+    Region,
+    region_of_difference,
+    region_of_masks,
+)
+
+PANELS_OF_REGION = 4
 
 
 class EditingSystem(pl.LightningModule):
@@ -39,9 +49,28 @@ class EditingSystem(pl.LightningModule):
         self.size = editing_size(cameras.height, cameras.width, self.prior)
         self.cameras = cameras.resized(*self.size)
         self.sources = SourceLatents(cfg.source, edit, self.size)
+        found = cfg.region in (EVERYWHERE, DIFFERENCE)
+        self._region = None if found else region_of_masks(cfg.region, self.scene, self.latent_size)
+
+    @property
+    def latent_size(self) -> tuple[int, int]:
+        """(h, w) of a view's latent."""
+        height, width = (side // self.prior.downsample for side in self.size)
+        return height, width
+
+    @property
+    def region(self) -> Region | None:
+        """Where the edit may act, made and shown when it is first asked for; None: everywhere."""
+        if self.cfg.region == DIFFERENCE and self._region is None:
+            cameras, full = self.cameras, self.scene.train.cameras
+            z_src = torch.stack([self.sources.latent(view, cameras[view]) for view in range(len(cameras))])
+            size = (full.height, full.width)
+            self._region = region_of_difference(self.prior, z_src, self.prompts, size, self.seed)
+        return self._region
 
     def setup(self, stage: str) -> None:
         self.cameras = self.cameras.to(self.device)
+        self._region = None if self._region is None else self._region.to(self.device)
         if self.cfg.appearance_only:
             for parameter in self.renderer.parameter_groups().density:
                 parameter.requires_grad_(False)
@@ -61,6 +90,16 @@ class EditingSystem(pl.LightningModule):
         if self.tracking is not None:
             images = comparison(self.sources.renderer.render(camera), edited)
             self.tracking.log_panel(f"edit/{self.scene.test.names[view]}", images, self.global_step)
+            if view == 0 and self.region is not None:
+                self.tracking.log_panel("edit/region", self._region_shown(self.region), self.global_step)
+
+    def _region_shown(self, region: Region) -> dict[str, Tensor]:
+        """Some training views, dark where the edit may not act, by their names."""
+        train = self.scene.train
+        chosen = range(0, len(train), math.ceil(len(train) / PANELS_OF_REGION))
+        return {
+            train.names[i]: train.images[i] * (0.2 + 0.8 * region.images[i, ..., None].cpu()) for i in chosen
+        }
 
 
 class SourceLatents:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -78,10 +79,9 @@ class EditThroughPictures(EditingSystem):
         self.method = edit.method
         views = range(len(self.cameras))
         self.batches = [tuple(views[i : i + cfg.views_per_batch]) for i in views[:: cfg.views_per_batch]]
-        height, width = (side // self.prior.downsample for side in self.size)
         # The latents of all views: a parameter, so that an optimiser steps it, and a checkpoint keeps it.
         self.latents = torch.nn.Parameter(
-            torch.zeros(len(views), self.prior.latent_channels, height, width), requires_grad=False
+            torch.zeros(len(views), self.prior.latent_channels, *self.latent_size), requires_grad=False
         )
         self._change: Tensor | None = None  # of all views' images, (n, H, W, 3), while the field is fitted
         self._all_cameras = self.scene.train.cameras
@@ -141,14 +141,16 @@ class EditThroughPictures(EditingSystem):
     @torch.no_grad()
     def guide(self, step: GuidanceStep) -> dict[str, float]:
         """Set the latents' gradient to the guidance of some views; of a sampler, set the latents themselves."""
-        views = list(step.views)
+        views, region = list(step.views), self.region
+        weights = 1 if region is None else region.latents[views]
         self._change = None
         z_src = self._sources(views)
         if step.number == 0:
             self.latents[views] = z_src if step.round == 0 else self._encoded(views)
         if isinstance(self.method, Sampler):
             generators = [generator_for(self.seed, f"sampler/{view}") for view in views]
-            self.latents[views] = self.method.edit(z_src, *self.prompts, generators)
+            change = self.method.edit(z_src, *self.prompts, generators) - z_src
+            self.latents[views] = z_src + weights * change
             return {}
         index = step.round * self.guidance_steps + step.number
         output = self.method(
@@ -159,7 +161,7 @@ class EditThroughPictures(EditingSystem):
             progress=index / (self.rounds * self.guidance_steps),
         )
         self.latents.grad = torch.zeros_like(self.latents)
-        self.latents.grad[views] = output.grad.to(self.latents)
+        self.latents.grad[views] = weights * output.grad.to(self.latents)
         moved = (self.latents[views] - z_src).square().mean().sqrt()
         return {**output.figures, "moved": float(moved)}
 
@@ -201,14 +203,19 @@ class EditThroughPictures(EditingSystem):
         adam.step()
         return {"fit_psnr": float(-10 * error.detach().log10())}
 
-    def _pixels(self, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-        """View, row and column (rays_per_step,) of pixels drawn from all training views."""
-        cameras, n = self._all_cameras, self.cfg.rays_per_step
-        view, row, col = (
-            torch.randint(high, (n,), generator=generator).to(self.device)
-            for high in (len(cameras), cameras.height, cameras.width)
-        )
-        return view, row, col
+    def _pixels(self, generator: torch.Generator) -> tuple[Tensor, ...]:
+        """View, row and column (rays_per_step,) of pixels drawn from the region in all training views."""
+        n, cameras = self.cfg.rays_per_step, self._all_cameras
+        size = (len(cameras), cameras.height, cameras.width)
+        inside = self._inside
+        at = torch.randint(math.prod(size) if inside is None else len(inside), (n,), generator=generator)
+        at = at.to(self.device)
+        return torch.unravel_index(at if inside is None else inside[at], size)
+
+    @cached_property
+    def _inside(self) -> Tensor | None:
+        """The numbers of all pixels of the region, counted through all views; None: it is everywhere."""
+        return None if self.region is None else self.region.images.flatten().nonzero()[:, 0]
 
     @torch.no_grad()
     def _changes(self) -> Tensor:
@@ -222,4 +229,6 @@ class EditThroughPictures(EditingSystem):
                 )
                 parts.append(full.permute(0, 2, 3, 1))
             self._change = torch.cat(parts)
+            if self.region is not None:
+                self._change *= self.region.images[..., None]
         return self._change

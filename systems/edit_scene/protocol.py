@@ -25,6 +25,9 @@ class EditConfig:
     appearance_only: bool = False  # the density stays as it was reconstructed
     # what z_src is: the unedited field's render, or the photograph
     source: Literal["render", "photo"] = "render"
+    # Where the edit may act: everywhere; difference: where the prompts make a difference, found by itself (DiffEdit);
+    # or a folder of masks, one image a training view, of its name, white where it may.
+    region: str = "everywhere"
     validate_every: int = 50  # steps; 0 = never
     log_every: int = 10  # steps
 

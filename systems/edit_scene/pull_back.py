@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 
 from ids3d.config.bounds import STEPS, check_bounds
 from ids3d.models.renderers.protocol import Renderer
@@ -100,8 +101,12 @@ class EditScene(EditingSystem):
             generator_for(self.seed, "guidance", step),
             progress=step / self.cfg.steps,
         )
-        grad = output.grad.to(z_trg) / len(views)
+        grad, region = output.grad.to(z_trg) / len(views), self.region
+        if region is not None:
+            grad = grad * region.latents[views]
         (d_images,) = torch.autograd.grad(z_trg, images, grad_outputs=grad)
+        if region is not None:
+            d_images = d_images * F.interpolate(region.images[views, None], self.size, mode="area")
         for camera, d_rgb in zip(cameras, d_images.permute(0, 2, 3, 1), strict=True):
             self.renderer.backward(camera, d_rgb)
         moved = (z_trg.detach() - z_src).square().mean().sqrt()

@@ -157,11 +157,11 @@ def test_ablation(own: Callable[..., Any], tmp_path: Path) -> None:
 SMALL = ["geometry.voxels=8000", "renderer.steps=64", "renderer.occupancy_cells=4096", "reconstruct.steps=8"]
 
 
-def scene_records(tmp_path: Path, out: str, *methods: str) -> list[dict[str, Any]]:
+def scene_records(tmp_path: Path, out: str, *methods: str, edit: str = "pictures") -> list[dict[str, Any]]:
     """The records of the quick study of a ball's folder, with the tiny prior."""
     prior = ["prior=stable-diffusion", f"prior.path={tiny_sd.folder('epsilon')}"]
     where = ["--scenes", str(tmp_path / "scenes.csv"), "--out", str(tmp_path / out)]
-    command.main(["scenes", "--quick", "--methods", *methods, *where, *SMALL, *prior])
+    command.main(["scenes", "--quick", "--edit", edit, "--methods", *methods, *where, *SMALL, *prior])
     files = (tmp_path / out / "scenes").glob("*.json")
     return [record for file in files for record in json.loads(file.read_text())["records"]]
 
@@ -171,7 +171,7 @@ def test_a_scene_stopped_amid_an_edit_goes_on_with_what_it_has_measured(
 ) -> None:
     tiny_scene.write(tmp_path / "ball")
     (tmp_path / "scenes.csv").write_text("root,source,target\nball,a red cube,a blue cube\n")
-    (whole,) = scene_records(tmp_path, "whole", "ids")
+    (whole,) = scene_records(tmp_path, "whole", "ids", edit="pull-back")
 
     on_batch_end, stops = SnapshotCallback.on_train_batch_end, [4]
 
@@ -183,9 +183,9 @@ def test_a_scene_stopped_amid_an_edit_goes_on_with_what_it_has_measured(
 
     monkeypatch.setattr(SnapshotCallback, "on_train_batch_end", stopping)
     with pytest.raises(Interrupted, match="the same command goes on") as caught:
-        scene_records(tmp_path, "stopped", "ids")
+        scene_records(tmp_path, "stopped", "ids", edit="pull-back")
     assert "step 4 of 6" in str(caught.value.__cause__)
-    (stopped,) = scene_records(tmp_path, "stopped", "ids")
+    (stopped,) = scene_records(tmp_path, "stopped", "ids", edit="pull-back")
     assert not stops
     assert stopped["snapshots"] == whole["snapshots"]
     assert len(stopped["snapshots"]) == 2 and not list((tmp_path / "stopped/scenes/ball").rglob("*.ckpt"))
