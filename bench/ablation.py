@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ids3d.bench import options
 from ids3d.bench.comparison import (
@@ -30,42 +30,46 @@ from ids3d.tasks import EditTask
 
 @dataclass(frozen=True)
 class AblationConfig:
-    """What is varied, one at a time, from N = 3, λ = 1 and `steps` steps.
+    """What is varied, one at a time, from N = 3, λ = 1 and the config's steps.
 
     Attributes:
         iterations: values of N, rising; 3 among them.
         scales: values of λ, 1 among them.
-        loops: numbers of steps, two at least.
+        loops: numbers of steps, as shares of the config's, two at least.
     """
 
     iterations: tuple[int, ...] = (0, 1, 2, 3, 4, 5)
     scales: tuple[float, ...] = (0.3, 1.0, 3.0, 10.0, 30.0)
-    loops: tuple[int, ...] = (50, 100, 200)
-    steps: int = 100
+    loops: tuple[float, ...] = (0.5, 1.0, 2.0)
 
 
-QUICK = AblationConfig(iterations=(0, 1, 3), scales=(1.0, 10.0), loops=(5, 10), steps=10)
-QUICK_EDITS = 4
+QUICK = AblationConfig(iterations=(0, 1, 3), scales=(1.0, 10.0), loops=(0.5, 1.0))
+QUICK_EDITS, QUICK_STEPS = 4, 10
 
 
-def ids(iterations: int, scale: float, steps: int, label: str) -> Method:
-    """Return IDS with `iterations` fixed-point iterations (N) of step `scale` (λ)."""
-    return Method("ids", {"fpr_iterations": iterations, "fpr_scale": scale}, steps, label=label)
+def loops(base: Method, config: AblationConfig) -> list[int]:
+    """Return the numbers of steps that are compared, rising."""
+    return sorted(max(round(share * base.steps), 1) for share in config.loops)
 
 
 def study(
     context: StudyContext, metrics: ImageMetrics, tasks: Sequence[EditTask], config: AblationConfig
 ) -> Report:
     """Report a table, curves and claims for each setting that is varied. What two of them share is edited once."""
+    base = context.config.method("ids")
+
+    def ids(label: str, **settings: float) -> Method:
+        return replace(base, settings={**base.settings, **settings}, label=label)
+
     families = {
-        "iterations": [ids(n, 1.0, config.steps, f"N = {n}") for n in config.iterations],
-        "scale": [ids(3, scale, config.steps, f"λ = {scale:g}") for scale in config.scales],
-        "steps": [ids(3, 1.0, steps, f"{steps} steps") for steps in config.loops],
+        "iterations": [ids(f"N = {n}", fpr_iterations=n) for n in config.iterations],
+        "scale": [ids(f"λ = {scale:g}", fpr_scale=scale) for scale in config.scales],
+        "steps": [replace(ids(f"{n} steps"), steps=n) for n in loops(base, config)],
     }
     report = Report(
         "Ablations of IDS",
         context.command,
-        f"{len(tasks)} edits. One setting is varied at a time, from N = 3, λ = 1 and {config.steps} steps.",
+        f"{len(tasks)} edits. One setting is varied at a time, from N = 3, λ = 1 and {base.steps} steps.",
     )
     records: dict[str, Records] = {}
     for family, methods in families.items():
@@ -78,7 +82,7 @@ def study(
     report.claims.append(same_steps_claim(records["iterations"], config, axes))
     report.claims.append(scale_claim(records["scale"], config, axes))
     report.claims += truth_claims(records["scale"], config)
-    report.claims.append(steps_claim(records["steps"], config))
+    report.claims.append(steps_claim(records["steps"]))
     return report
 
 
@@ -130,7 +134,7 @@ def same_steps_claim(records: Records, config: AblationConfig, axes: Axes) -> Cl
         f"; from 3 to {most}: {format_difference(paired_difference(end[most], end[3]))}" if most > 3 else ""
     )
     return Claim(
-        f"After {config.steps} steps N = 3 has kept more than N = {first} (not at equal strength)",
+        f"After the same steps N = 3 has kept more than N = {first} (not at equal strength)",
         verdict_on(whole),
         f"{axes.identity_label}, from {first} to 3: {format_difference(whole)}{after}",
     )
@@ -169,13 +173,13 @@ def scale_claim(records: Records, config: AblationConfig, axes: Axes) -> Claim:
     )
 
 
-def steps_claim(records: Records, config: AblationConfig) -> Claim:
+def steps_claim(records: Records) -> Claim:
     """Decide whether fewer steps keep the source better, as 100 do in the paper (LPIPS 0.165; 0.190 after 200)."""
-    few, many = sorted(config.loops)[-2:]
-    a, b = (final_figures(records[f"{n} steps"], "lpips_to_source") for n in (few, many))
+    few, many = list(records)[-2:]
+    a, b = (final_figures(records[label], "lpips_to_source") for label in (few, many))
     difference = paired_difference(b, a)
     return Claim(
-        f"{few} steps keep the source better than {many} (LPIPS to it; not at equal strength)",
+        f"{few} keep the source better than {many} (LPIPS to it; not at equal strength)",
         verdict_on(difference),
         f"LPIPS {mean_interval(a).mean:.3f} against {mean_interval(b).mean:.3f}, "
         f"difference {format_difference(difference, 3)}",
@@ -190,7 +194,7 @@ def add_options(command: ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace, command: str) -> Report:
     """Do what the arguments say. Raises UserError."""
-    context = open_context(arguments, command)
+    context = open_context(arguments, command, QUICK_STEPS if arguments.quick else None)
     tasks = options.edit_tasks(arguments, context.prior, QUICK_EDITS if arguments.quick else arguments.edits)
     metrics = options.load_metrics(arguments, context.prior)
     return study(context, metrics, tasks, QUICK if arguments.quick else AblationConfig())

@@ -250,11 +250,10 @@ def add_options(command: ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace, command: str) -> Report:
     """Do what the arguments say. Raises UserError."""
-    context = open_context(arguments, command)
+    context = open_context(arguments, command, QUICK_STEPS if arguments.quick else None)
     config = QUICK if arguments.quick else CostConfig()
     tasks = options.edit_tasks(arguments, context.prior, config.images)
-    steps = QUICK_STEPS if arguments.quick else Method.steps
-    return study(context, tasks, options.build_methods(arguments, context.prior, steps), config)
+    return study(context, tasks, options.build_methods(context, arguments), config)
 
 
 STUDY = Study("cost", "time, evaluations of the UNet and memory of every method", add_options, run)

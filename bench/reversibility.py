@@ -178,16 +178,16 @@ def add_options(command: ArgumentParser) -> None:
     options.add_methods(command, METHODS)
     options.add_edits(command, 16)
     options.add_folder(command)
-    options.add_steps(command, 200)
+    options.add_steps(command)
     options.add_metrics(command)
 
 
 def run(arguments: argparse.Namespace, command: str) -> Report:
     """Do what the arguments say. Raises UserError."""
-    context = open_context(arguments, command)
     edits, steps = (QUICK_EDITS, QUICK_STEPS) if arguments.quick else (arguments.edits, arguments.steps)
+    context = open_context(arguments, command, steps)
     tasks = options.edit_tasks(arguments, context.prior, edits)
-    methods = options.build_methods(arguments, context.prior, steps)
+    methods = options.build_methods(context, arguments)
     return study(context, options.load_metrics(arguments, context.prior), tasks, methods)
 
 

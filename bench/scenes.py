@@ -36,7 +36,7 @@ class ScenesConfig:
         views: of each.
         settings: of the config, which make these scenes small.
         edit: how scenes are edited: "pictures" or "pull-back".
-        steps: of the guidance, for each view (pictures) or of the field (pull-back).
+        steps: of the guidance, for each view (pictures) or of the field (pull-back); None: as the config says.
         fit_steps: of the field in each round (pictures).
         shares: of the steps, in (0, 1]: where an edit is measured; the last is 1.
     """
@@ -46,7 +46,7 @@ class ScenesConfig:
     views: int = 24
     settings: tuple[str, ...] = ("reconstruct.steps=400", "geometry.voxels=300000")
     edit: str = "pictures"
-    steps: int = 100
+    steps: int | None = None
     fit_steps: int = 60
     shares: tuple[float, ...] = (0.1, 0.2, 0.35, 0.5, 0.75, 1.0)
 
@@ -100,14 +100,16 @@ def scene_job(
 ) -> SceneJob:
     """Return the job that reconstructs a scene and edits it. Raises UserError."""
     own = [f"data.root={source.root}", f"seed={context.seed}", "tracking=none"]
-    own += [f"edit={config.edit}", f"edit.steps={config.steps}"]
+    own.append(f"edit={config.edit}")
+    if config.steps is not None:
+        own.append(f"edit.steps={config.steps}")
     if config.edit == "pictures":
         own.append(f"edit.fit_steps={config.fit_steps}")
     for name, text in (("source", source.source), ("target", source.target)):
         if text is not None:
             own.append(f"prompt.{name}={text}")
     folder = [f"output={context.store.folder / 'scenes'}", f"name={source.name}", "tag=bench"]
-    job = load([], [*folder, *overrides, *own])
+    job = load(context.config.files, [*folder, *overrides, *own])
     assert isinstance(job, SceneJob)
     return job
 
@@ -139,7 +141,7 @@ def add_options(command: ArgumentParser) -> None:
         default=ScenesConfig.edit,
         help="how scenes are edited (default: %(default)s)",
     )
-    options.add_steps(command, ScenesConfig.steps)
+    options.add_steps(command)
     options.add_metrics(command)
 
 
@@ -150,8 +152,8 @@ def run(arguments: argparse.Namespace, command: str) -> Report:
         raise UserError(
             f"--methods {' '.join(samplers)}: gives no gradient to pull back to the field; take --edit pictures"
         )
-    context = open_context(arguments, command, [o for o in arguments.overrides if _is_of_prior(o)])
     config = QUICK if arguments.quick else ScenesConfig(scenes=arguments.edits, steps=arguments.steps)
+    context = open_context(arguments, command, overrides=[o for o in arguments.overrides if _is_shared(o)])
     config = replace(config, edit=arguments.edit)
     if arguments.scenes:
         sources = listed_sources(arguments.scenes)
@@ -159,14 +161,15 @@ def run(arguments: argparse.Namespace, command: str) -> Report:
         folder = context.store.folder / "scenes" / "folders"
         sources = tabletop_sources(folder, config.scenes, config.views, config.size)
     metrics = options.load_metrics(arguments, context.prior)
-    methods = options.build_methods(arguments, context.prior, config.steps)
+    methods = options.build_methods(context, arguments)
     settings = () if arguments.scenes and not arguments.quick else config.settings
     overrides = [*settings, *arguments.overrides, f"device={arguments.device}"]
     return study(context, metrics, sources, methods, overrides, config)
 
 
-def _is_of_prior(override: str) -> bool:
-    return override.partition("=")[0].partition(".")[0] == "prior"
+def _is_shared(override: str) -> bool:
+    """Return whether it says what methods share, in pictures as in scenes."""
+    return override.partition("=")[0].partition(".")[0] in ("prior", "guidance")
 
 
 STUDY = Study("scenes", "scenes edited by every method that gives a gradient", add_options, run)

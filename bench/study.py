@@ -12,14 +12,16 @@ from typing import Any
 import torch
 
 import ids3d
+from ids3d.bench.methods import Method
 from ids3d.bench.store import Store
 from ids3d.cli import ArgumentParser
+from ids3d.config import find_config
 from ids3d.device import pick_device
 from ids3d.experiment import ImageJob, load
 from ids3d.models.priors.protocol import Prior
 from ids3d.report.page import Report
 
-METHODS_VERSION = 1
+METHODS_VERSION = 2
 """Part of what names stored results. Raise it with every change to the code (guidance, samplers, priors, systems,
 metrics or a study) after which the same settings give other figures: stored results know their settings only."""
 
@@ -42,10 +44,33 @@ class Study:
 
 
 @dataclass(frozen=True)
+class StudyConfig:
+    """The YAML files and overrides that say what all methods of a study share: prior, guidance settings, the loop."""
+
+    files: tuple[Path, ...]
+    overrides: tuple[str, ...]
+
+    def job(self, *more: str) -> ImageJob:
+        """The job that they describe, and overrides after them. Raises UserError."""
+        job = load(self.files, ["name=bench", "data=files", *self.overrides, *more])
+        assert isinstance(job, ImageJob)
+        job.check()
+        return job
+
+    def method(self, name: str, *more: str) -> Method:
+        """A method with these settings, and overrides after them. Raises UserError."""
+        job = self.job(f"guidance={name}", *more)
+        settings, loop = job.guidance.to_mapping(), job.edit.settings()
+        del settings["type"]
+        return Method(name, settings, loop.steps, loop.lr)
+
+
+@dataclass(frozen=True)
 class StudyContext:
     """What every study is given.
 
     Attributes:
+        config: what all methods share.
         prior: the diffusion model that all methods use.
         store: where finished work is kept.
         seed: determines all that is drawn, with the names of images and the numbers of steps.
@@ -53,6 +78,7 @@ class StudyContext:
         command: the command line.
     """
 
+    config: StudyConfig
     prior: Prior
     store: Store
     seed: int
@@ -61,15 +87,22 @@ class StudyContext:
 
 
 def open_context(
-    arguments: argparse.Namespace, command: str, overrides: Sequence[str] | None = None
+    arguments: argparse.Namespace,
+    command: str,
+    steps: int | None = None,
+    overrides: Sequence[str] | None = None,
 ) -> StudyContext:
     """Load the prior and open the store that the arguments name. Raises UserError.
 
     Args:
-        overrides: those that choose the prior; None: all of the command line's.
+        steps: of gradient methods; None: as the config says.
+        overrides: those that say what all methods share; None: all of the command line's.
     """
     store = Store(arguments.out)
-    job = _image_job(arguments.overrides if overrides is None else overrides)
+    files = tuple(find_config(file) for file in arguments.config)
+    chosen = arguments.overrides if overrides is None else overrides
+    config = StudyConfig(files, (*chosen, *([f"edit.steps={steps}"] if steps else [])))
+    job = config.job()
     prior: Prior = job.prior.build().to(pick_device(arguments.device))
     settings = job.to_mapping()["prior"]
     settings.pop("path", None)  # the digest of the weights says which they are, wherever they lie
@@ -81,14 +114,7 @@ def open_context(
         "metrics": [arguments.clip, arguments.lpips],
         "folder": str(Path(arguments.folder).resolve()) if arguments.folder else "",
     }
-    return StudyContext(prior, store, arguments.seed, identity, command)
-
-
-def _image_job(overrides: Sequence[str]) -> ImageJob:
-    job = load([], ["name=bench", "data=files", *overrides])
-    assert isinstance(job, ImageJob)
-    job.check()
-    return job
+    return StudyContext(config, prior, store, arguments.seed, identity, command)
 
 
 def weights_digest(prior: Prior) -> str:

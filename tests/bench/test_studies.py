@@ -203,9 +203,9 @@ def test_own_scenes(tmp_path: Path) -> None:
     assert [snapshot["share"] for snapshot in record["snapshots"]] == [0.5, 1.0]
 
 
-@pytest.mark.parametrize(("whose", "voxels", "lr"), [("own", None, None), ("tabletop", 300_000, 0.22)])
+@pytest.mark.parametrize(("whose", "voxels"), [("own", None), ("tabletop", 300_000)])
 def test_what_makes_tabletop_scenes_small_is_not_done_to_ones_own(
-    whose: str, voxels: int | None, lr: float | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    whose: str, voxels: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tiny_scene.write(tmp_path / "ball")
     (tmp_path / "scenes.csv").write_text("root,source,target\nball,a red cube,a blue cube\n")
@@ -214,17 +214,30 @@ def test_what_makes_tabletop_scenes_small_is_not_done_to_ones_own(
     jobs = []
 
     def study(context, metrics, sources, methods, overrides, config):  # type: ignore[no-untyped-def]
-        jobs.append(scenes.scene_job(context, sources[0], overrides, config.steps))
+        jobs.append((scenes.scene_job(context, sources[0], overrides, config), methods))
         return Report("", context.command)
 
     monkeypatch.setattr(scenes, "study", study)
     which = ["--scenes", str(tmp_path / "scenes.csv")] if whose == "own" else []
-    prior = ["prior=stable-diffusion", f"prior.path={tiny_sd.folder('epsilon')}"]
-    command.main(["scenes", "--methods", "dds", "--out", str(tmp_path / "out"), *which, *prior])
-    job, default = jobs[0].to_mapping(), load([], ["name=default", "data.root=."]).to_mapping()
+    more = ["guidance.guidance_scale=3", "edit.rounds=2", "prior=stable-diffusion"]
+    prior = [f"prior.path={tiny_sd.folder('epsilon')}"]
+    command.main(["scenes", "--methods", "dds", "--out", str(tmp_path / "out"), *which, *more, *prior])
+    job, methods = jobs[0]
+    job, default = job.to_mapping(), load([], ["name=default", "data.root=."]).to_mapping()
     assert job["geometry"]["voxels"] == (voxels or default["geometry"]["voxels"])
-    assert job["edit"]["lr"] == (lr or default["edit"]["lr"])
     assert job["reconstruct"]["steps"] == (400 if voxels else default["reconstruct"]["steps"])
+    # The overlay's settings, which all methods share, and what the command line says.
+    assert (job["edit"]["lr"], job["edit"]["steps"], job["edit"]["rounds"]) == (0.1952, 45, 2)
+    assert methods[0].settings["attention"] == "cross+self" and methods[0].settings["guidance_scale"] == 3
+
+
+def test_attention_on_and_off_are_rows_of_their_own(tmp_path: Path) -> None:
+    prior = ["prior=stable-diffusion", f"prior.path={tiny_sd.folder('epsilon')}"]
+    which = ["--methods", "dds", "p2p", "ids", "--attention", "none", "cross+self"]
+    command.main(["images", "--quick", *which, "--out", str(tmp_path), *prior])
+    rows = read_table(tmp_path / "images/images.csv")
+    assert list(rows) == ["DDS", "DDS + cross+self", "P2P", "IDS", "IDS + cross+self"]
+    assert rows["DDS"] != rows["DDS + cross+self"]
 
 
 @pytest.mark.parametrize(
