@@ -63,7 +63,9 @@ class EditThroughPictures(EditingSystem):
         rays_per_step: int = 2048
         lr_density: float = 0.1  # Adam's, at the first step of a round; both fall to a tenth at the last
         lr_appearance: float = 0.05
-        distortion: float = 1e-2  # see `reconstruct.distortion`; counts where the density is free
+        distortion: float = (
+            0.2  # weight of how far rays' samples are spread, beside the L1 error, with density free
+        )
 
         def __post_init__(self) -> None:
             super().__post_init__()
@@ -184,8 +186,19 @@ class EditThroughPictures(EditingSystem):
         generator = generator_for(self.seed, "fit", index)
         if not cfg.appearance_only:
             self.renderer.before_step(index, generator)
-        view, row, col = self._pixels(generator)
-        rays = self._all_cameras.rays_at(view, row, col)
+        inside, outside = self._pixels(generator)
+        adam.zero_grad()
+        error = self._backward(inside, generator)
+        if outside is not None:
+            self._backward_where_reached(outside, generator, adam)
+        adam.step()
+        return {"fit_psnr": -10 * math.log10(error)}
+
+    def _backward(self, pixels: Tensor, generator: torch.Generator) -> float:
+        """Add the loss's gradients at pixels (n,), counted through all views. Returns the mean squared error."""
+        cfg, cameras = self.cfg, self._all_cameras
+        view, row, col = torch.unravel_index(pixels, (len(cameras), cameras.height, cameras.width))
+        rays = cameras.rays_at(view, row, col)
         with torch.no_grad():
             if cfg.source == "photo":
                 base = self.scene.train.images[view.cpu(), row.cpu(), col.cpu()].to(self.device)
@@ -193,29 +206,49 @@ class EditThroughPictures(EditingSystem):
                 base = self.sources.renderer(rays).rgb
         target = (base + self._changes()[view, row, col]).clamp(0, 1)
         render = self.renderer(rays, generator)
-        error = F.mse_loss(render.rgb, target)
-        loss = error
+        loss = F.l1_loss(render.rgb, target)  # where views disagree, what most of them say
         if cfg.distortion and not cfg.appearance_only:
             depth = self.scene.bounds.far - self.scene.bounds.near
             loss = loss + cfg.distortion / depth * render.distortion()
-        adam.zero_grad()
         self.manual_backward(loss)
-        adam.step()
-        return {"fit_psnr": float(-10 * error.detach().log10())}
+        return float(F.mse_loss(render.rgb.detach(), target))
 
-    def _pixels(self, generator: torch.Generator) -> tuple[Tensor, ...]:
-        """View, row and column (rays_per_step,) of pixels drawn from the region in all training views."""
+    def _backward_where_reached(self, pixels: Tensor, generator: torch.Generator, adam: Any) -> None:
+        """Add gradients at pixels outside of the region, but only to what rays of the region have reached."""
+        parameters = [p for group in adam.param_groups for p in group["params"] if p.grad is not None]
+        reached = [p.grad != 0 for p in parameters]
+        for parameter, now in zip(parameters, reached, strict=True):
+            if state := adam.state.get(parameter):
+                now |= state["exp_avg_sq"] != 0  # in an earlier step of the round
+        self._backward(pixels, generator)
+        for parameter, now in zip(parameters, reached, strict=True):
+            parameter.grad *= now
+
+    def _pixels(self, generator: torch.Generator) -> tuple[Tensor, Tensor | None]:
+        """Pixels drawn from all training views, counted through them: from the region, and as many from outside.
+
+        What is outside holds what rays of the region reach, as it was; None where the region is everywhere.
+        """
         n, cameras = self.cfg.rays_per_step, self._all_cameras
-        size = (len(cameras), cameras.height, cameras.width)
-        inside = self._inside
-        at = torch.randint(math.prod(size) if inside is None else len(inside), (n,), generator=generator)
-        at = at.to(self.device)
-        return torch.unravel_index(at if inside is None else inside[at], size)
+        if self._split is None:
+            return self._drawn(n, len(cameras) * cameras.height * cameras.width, generator), None
+        inside, outside = (
+            part[self._drawn((n + 1) // 2, len(part), generator)] if len(part) else None
+            for part in self._split
+        )
+        assert inside is not None
+        return inside, outside
+
+    def _drawn(self, n: int, below: int, generator: torch.Generator) -> Tensor:
+        return torch.randint(below, (n,), generator=generator).to(self.device)
 
     @cached_property
-    def _inside(self) -> Tensor | None:
-        """The numbers of all pixels of the region, counted through all views; None: it is everywhere."""
-        return None if self.region is None else self.region.images.flatten().nonzero()[:, 0]
+    def _split(self) -> tuple[Tensor, Tensor] | None:
+        """The numbers of all pixels inside and outside of the region; None: it is everywhere."""
+        if self.region is None:
+            return None
+        inside = self.region.images.flatten() > 0
+        return inside.nonzero()[:, 0], (~inside).nonzero()[:, 0]
 
     @torch.no_grad()
     def _changes(self) -> Tensor:
