@@ -28,6 +28,7 @@ class EditStep:
         t: (b,) int64, the timesteps.
         noises: as many as the method's `noises`, (b, c, h, w) each.
         generator: where a method draws what else it needs.
+        progress: how much of the run is done, in [0, 1].
         figures: for logging only, means over the batch; a method adds its own.
     """
 
@@ -38,6 +39,7 @@ class EditStep:
     t: Tensor
     noises: tuple[Tensor, ...]
     generator: Generators
+    progress: float = 0.0
     figures: dict[str, float] = field(default_factory=dict)
 
     @property
@@ -82,7 +84,14 @@ class Distillation(Guidance, ABC):
         low, high = (max(limit, self.first_timestep) for limit in limits)
         t, *noises = sample_timestep_and_noise(low, high, z_trg, generator, self.noises)
         step = EditStep(
-            z_src.detach(), z_trg.detach(), source.expand(b), target.expand(b), t, tuple(noises), generator
+            z_src.detach(),
+            z_trg.detach(),
+            source.expand(b),
+            target.expand(b),
+            t,
+            tuple(noises),
+            generator,
+            progress,
         )
         grad = self.gradient(step).detach()
         if cfg.weighting == "sigma2":
@@ -93,11 +102,15 @@ class Distillation(Guidance, ABC):
         figures = {"t": t.float().mean().item(), "grad_rms": rms.mean().item(), **step.figures}
         return GuidanceOutput(grad, figures)
 
+    def takes_attention(self, step: EditStep) -> bool:
+        """Whether the target is predicted with the source's attention in this step."""
+        return self.cfg.attention != "none" and step.progress < self.cfg.attention_share
+
     @contextmanager
     def shared_attention(self, step: EditStep, together: bool) -> Iterator[None]:
         """Within the context, the target is predicted with the source's attention, as the settings say."""
         cfg = self.cfg
-        if cfg.attention == "none":
+        if not self.takes_attention(step):
             yield
             return
         # With ω = 0 there is only the empty prompt, whose maps belong to no word.

@@ -9,7 +9,7 @@ from typing import Any, Literal, Protocol, TypeAlias
 import torch
 from torch import Tensor
 
-from ids3d.config.bounds import check_bounds
+from ids3d.config.bounds import SHARE, check_bounds
 from ids3d.models.priors.protocol import Prior, Prompt
 
 Generators: TypeAlias = torch.Generator | Sequence[torch.Generator]
@@ -33,6 +33,9 @@ class GuidanceConfig:
     # What the target's score takes of the source's attention, from the pass that computes the source's score: nothing,
     # as published; the cross-attention maps, token by token as in Prompt-to-Prompt; and the self-attention's.
     attention: Literal["none", "cross", "cross+self"] = "none"
+    attention_share: float = (
+        0.5  # of the run, its first part, in which it is taken; later shapes may change freely
+    )
     self_tokens: int = 1024  # layers with more pixels than this keep the target's own self-attention
     max_rms: float | None = None  # a latent's gradient with a greater root mean square is scaled down to this
 
@@ -43,6 +46,7 @@ class GuidanceConfig:
             max_rms="(0, 1e6]",
             t_range="[0, 1]",
             t_range_end="[0, 1]",
+            attention_share=SHARE,
             self_tokens="[0, 1e6]",
         )
         for low, high in filter(None, (self.t_range, self.t_range_end)):

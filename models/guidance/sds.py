@@ -21,7 +21,7 @@ class SDS(Distillation):
 
     def gradient(self, step: EditStep) -> Tensor:
         z_t_trg = self.schedule.add_noise(step.z_trg, step.eps, step.t)
-        if self.cfg.attention != "none":  # it is the source's, which has to be predicted for it
+        if self.takes_attention(step):  # it is the source's, which has to be predicted for it
             z_t_src = self.schedule.add_noise(step.z_src, step.eps, step.t)
             return self.predict_pair(step, z_t_src, z_t_trg)[1] - step.eps
         eps_trg = self.prior.predict_noise(z_t_trg, step.t, step.target, self.cfg.guidance_scale)

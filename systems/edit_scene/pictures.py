@@ -57,15 +57,13 @@ class EditThroughPictures(EditingSystem):
     class Config(EditConfig):
         source: Literal["render", "photo"] = "photo"
         steps: int = 200  # of a guidance on each view; every round makes its share of them, rounded up
-        rounds: int = 3
+        rounds: int = 4
         views_per_batch: int = 8  # views edited at once: memory and speed, not the result
         fit_steps: int = 60  # in each round
         rays_per_step: int = 2048
         lr_density: float = 0.1  # Adam's, at the first step of a round; both fall to a tenth at the last
         lr_appearance: float = 0.05
-        distortion: float = (
-            0.2  # weight of how far rays' samples are spread, beside the L1 error, with density free
-        )
+        distortion: float = 0.2  # weight of how far a ray's samples are spread, where the density is free
 
         def __post_init__(self) -> None:
             super().__post_init__()

@@ -217,3 +217,16 @@ def test_without_a_prompt_no_map_of_a_word_is_taken():
         make("dds", p, guidance_scale=0.0, attention=a)(*args, generator()).grad for a in ("none", "cross")
     )
     assert torch.equal(none, cross)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_it_is_taken_in_the_first_part_of_the_run(name):
+    p = prior("epsilon")
+    source, target = p.embed([PROMPTS[0][0]]), p.embed([PROMPTS[0][1]])
+    args = (latents(0), latents(1), source, target)
+    none, some = (make(name, p, attention=a, attention_share=0.4) for a in ("none", "cross+self"))
+    for progress, taken in ((0.0, True), (0.39, True), (0.4, False), (1.0, False)):
+        grads = [method(*args, generator(), progress).grad for method in (none, some)]
+        assert torch.equal(*grads) != taken
+    never = make(name, p, attention="cross", attention_share=0.0)
+    assert torch.equal(never(*args, generator()).grad, none(*args, generator()).grad)
