@@ -9,9 +9,7 @@ from pathlib import Path
 
 # Bars of the main job that are not reached reliably yet, with the reason. They are measured and printed in every
 # run, and do not fail it: what they stand for is not done, and is not said to be. Remove one when its bar is reached.
-UNRELIABLE = (
-    "the edit stands at a fork: rounding alone decides, so other seeds and other processors fall short"
-)
+UNRELIABLE = "other seeds and other processors are not measured yet with these settings"
 OPEN = {
     "edit/psnr_inside - source/psnr_inside": UNRELIABLE,
     "edit/psnr_outside": UNRELIABLE,
@@ -24,8 +22,8 @@ def shortfalls(figures: Mapping[str, float | None]) -> list[str]:
     gain = None if inside is None or source is None else inside - source
     checks = [
         ("reconstruction/psnr", figures.get("reconstruction/psnr"), "at least", 28.0),
-        ("edit/psnr_inside - source/psnr_inside", gain, "at least", 4.0),
-        ("edit/psnr_outside", figures.get("edit/psnr_outside"), "at least", 25.0),
+        ("edit/psnr_inside - source/psnr_inside", gain, "at least", 5.0),
+        ("edit/psnr_outside", figures.get("edit/psnr_outside"), "at least", 27.0),
         ("edit/clip_improved", figures.get("edit/clip_improved"), "at least", 0.9),
         ("time/total_seconds", figures.get("time/total_seconds"), "at most", 600.0),
         ("memory/peak_gb", figures.get("memory/peak_gb"), "at most", 6.0),

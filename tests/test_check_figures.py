@@ -13,8 +13,8 @@ ROOT = Path(__file__).parent.parent
 GOOD = {
     "reconstruction/psnr": 30.0,
     "source/psnr_inside": 12.0,
-    "edit/psnr_inside": 16.5,
-    "edit/psnr_outside": 26.0,
+    "edit/psnr_inside": 17.5,
+    "edit/psnr_outside": 28.0,
     "edit/clip_improved": 1.0,
     "time/total_seconds": 400.0,
     "memory/peak_gb": 2.0,
@@ -46,8 +46,8 @@ def test_figures_are_held_to_the_bars(
 
 def test_an_open_bar_is_printed_and_does_not_fail(tmp_path: Path) -> None:
     file = tmp_path / "metrics.json"
-    file.write_text(json.dumps({**GOOD, "source/psnr_inside": 12.6}))
+    file.write_text(json.dumps({**GOOD, "source/psnr_inside": 13.6}))
     command = [sys.executable, str(ROOT / ".ci/check_figures.py"), str(file)]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0
-    assert "OPEN  edit/psnr_inside - source/psnr_inside = 3.9 (at least 4)" in done.stdout
+    assert "OPEN  edit/psnr_inside - source/psnr_inside = 3.9 (at least 5)" in done.stdout
