@@ -245,7 +245,7 @@ def test_attention_on_and_off_are_rows_of_their_own(tmp_path: Path) -> None:
     [
         (["images", "--methods", "idz"], "idz"),
         (["images", "--folder", "/nowhere"], "/nowhere"),
-        (["scenes", "--methods", "p2p"], "p2p"),
+        (["scenes", "--methods", "p2p", "--edit", "pull-back"], "p2p"),
         (["scenes", "--scenes", "/nowhere.csv"], "nowhere.csv"),
         (["images", "--edits", "0"], "0"),
         (["photos"], "photos"),

@@ -241,7 +241,7 @@ def test_a_finished_run_is_read_back(tiny: Tiny) -> None:
     saved = load_run(experiment.folder)
     assert saved.prompts == ("a red cube on a wooden floor", "a blue cube on a wooden floor")
     assert saved.figures["reconstruction/psnr"] == figures["reconstruction/psnr"]
-    restored = {k: v for k, v in saved.edited.state_dict().items() if isinstance(v, torch.Tensor)}
+    restored = {k: v for k, v in saved.edited.renderer.state_dict().items() if isinstance(v, torch.Tensor)}
     assert same(restored, state(experiment))
     test = saved.scene.test
     values = [psnr(saved.source.render(test.cameras[i]).rgb, test.images[i]) for i in range(len(test))]

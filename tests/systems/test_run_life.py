@@ -402,7 +402,7 @@ def test_an_impossible_output_is_one_line(tiny: Tiny, place: str, tmp_path: Path
     assert (tmp_path / "README.md").read_text() == "mine\n"
 
 
-@pytest.mark.parametrize("size", [200_000, 20_000, 1000])
+@pytest.mark.parametrize("size", [100_000, 20_000, 1000])
 def test_a_disk_that_is_full_is_one_line(tiny: Tiny, size: int, tmp_path: Path) -> None:
     """The operating system refuses to make files larger than so many bytes."""
     job = tiny("tracking=csv", "save_minutes=1e-9")
