@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from ids3d.tabletop.render import FIRST_OBJECT, FLOOR
-from ids3d.tabletop.scene import SHAPES, TabletopScene
+from ids3d.tabletop.scene import SHAPES, Object, TabletopScene
 from ids3d.tabletop.world import FORMER, World
 
 WALL_CLASS = len(FORMER.floors)  # there are as many in each world
@@ -16,6 +16,12 @@ WALL_CLASS = len(FORMER.floors)  # there are as many in each world
 def classes(world: World) -> int:
     """How many there are: each floor, the wall, and each shape in each colour."""
     return len(world.floors) + 1 + len(SHAPES) * len(world.colours)
+
+
+def class_of(thing: Object, scene: TabletopScene) -> int:
+    """Which class an object of a scene is."""
+    colours = list(scene.world.colours)
+    return WALL_CLASS + 1 + SHAPES.index(thing.shape) * len(colours) + colours.index(thing.colour)
 
 
 def patch_labels(ids: Tensor, scene: TabletopScene, patch: int) -> Tensor:
@@ -32,11 +38,8 @@ def patch_labels(ids: Tensor, scene: TabletopScene, patch: int) -> Tensor:
     """
     patches = ids.long().unfold(0, patch, patch).unfold(1, patch, patch).flatten(2).flatten(0, 1)
     counts = functional.one_hot(patches, FIRST_OBJECT + 3).sum(1)
-    colours, floors = list(scene.world.colours), list(scene.world.floors)
-    named = [
-        WALL_CLASS + 1 + SHAPES.index(thing.shape) * len(colours) + colours.index(thing.colour)
-        for thing in scene.objects
-    ]
+    floors = list(scene.world.floors)
+    named = [class_of(thing, scene) for thing in scene.objects]
     lookup = torch.tensor([floors.index(scene.floor), WALL_CLASS, *named, *[0] * (3 - len(named))])
     objects, most = counts[:, FIRST_OBJECT:].max(1)
     ground = torch.where(counts[:, FLOOR] * 2 >= patch * patch, FLOOR, 1)

@@ -17,6 +17,7 @@ from ids3d.config.bounds import WEIGHT, check_bounds
 from ids3d.errors import UserError
 from ids3d.registry import register
 from ids3d.seeding import generator_for
+from ids3d.systems.train.sides import Sided, columns
 from ids3d.systems.train.training import (
     Show,
     TrainingConfig,
@@ -30,6 +31,7 @@ from ids3d.systems.train.training import (
 )
 from ids3d.tabletop.captions import (
     OPPOSITE,
+    SIDES,
     TEMPLATES,
     key,
     mirrored,
@@ -53,8 +55,8 @@ class TabletopCLIP(pl.LightningModule):
     """Contrastive training, each picture against the batch's captions and against captions wrong in one point.
 
     Since the world knows what is where, the image tower also learns to name what each of its patches shows, and its
-    embedding all that the picture shows. Those heads are thrown away; they make the tower learn shapes in minutes
-    instead of hours.
+    embedding all that the picture shows and how far to the right that is. Those heads are thrown away; they make the
+    tower learn shapes in minutes instead of hours, and sides at all.
     """
 
     @dataclass
@@ -65,13 +67,16 @@ class TabletopCLIP(pl.LightningModule):
         negatives: int = 5  # wrong captions for each picture, beside the batch's others
         patch_weight: float = 1.0  # of the loss on naming the patches
         whole_weight: float = 0.3  # of the loss on naming all that the picture shows
+        place_weight: float = 3.0  # of the loss on how far to the right each of them is
         start: str | None = None  # a CLIP's folder to begin with, such as ids3d/weights/tabletop/clip
         judge_only: bool = False  # leave the prior's text encoder as it is, which a UNet has been trained on
 
         def __post_init__(self) -> None:
             super().__post_init__()
             check_bounds(self, width="[4, 1e4]", image_layers="[1, 100]", text_layers="[1, 100]")
-            check_bounds(self, negatives="[1, 1000]", patch_weight=WEIGHT, whole_weight=WEIGHT)
+            check_bounds(
+                self, negatives="[1, 1000]", patch_weight=WEIGHT, whole_weight=WEIGHT, place_weight=WEIGHT
+            )
 
     def __init__(self, cfg: Config, seed: int, show: Show) -> None:
         super().__init__()
@@ -81,6 +86,7 @@ class TabletopCLIP(pl.LightningModule):
         self.classes = classes(chosen_world(cfg))
         self.name_patches = nn.Linear(cfg.width, self.classes)
         self.name_whole = nn.Linear(cfg.width, self.classes)
+        self.place_whole = nn.Linear(cfg.width, self.classes)
         data = training_pictures(cfg)
         self.rgb, self.ids, self.described = data.rgb, data.ids, described(data, cfg)
         held_out = validation_pictures(cfg)
@@ -100,9 +106,13 @@ class TabletopCLIP(pl.LightningModule):
             for scene, holding in zip(scenes, where, strict=True)
             for text in wrong_captions(scene, holding, self.cfg.negatives, rng)
         ]
+        sided = [
+            Sided.draw(i, scenes[i], r, rng) for i, holding in enumerate(where) for r in holding if r in SIDES
+        ]
         with autocast(self, self.cfg):
-            text = self.embed_text([*right, *wrong])
+            text = self.embed_text([*right, *wrong, *(s.right for s in sided), *(s.wrong for s in sided)])
             pooled, patches = self.embed_images(images)
+        text, sides = text[: -2 * len(sided) or None], text[len(right) + len(wrong) :]
         own, near = text[: len(scenes)], text[len(scenes) :].unflatten(0, (len(scenes), -1))
         contrast = self._contrast(pooled, own, near, scenes)
         side = self.cfg.size // PATCHES
@@ -114,8 +124,20 @@ class TabletopCLIP(pl.LightningModule):
             EMBEDDING_SCALE * self.name_whole(pooled), shown, reduction="none"
         )
         whole = whole.sum(1).mean()
-        self.log_dict({"clip/contrast": contrast, "clip/naming": naming, "clip/whole": whole}, batch_size=1)
-        return contrast + self.cfg.patch_weight * naming + self.cfg.whole_weight * whole
+        off = self.place_whole(EMBEDDING_SCALE * pooled) - columns(labels, self.classes)
+        placing = (off.square() * shown).sum(1).mean()
+        siding = self._sides(pooled, sides, sided)
+        placing = placing + siding
+        losses = {
+            "siding": siding,
+            "contrast": contrast,
+            "naming": naming,
+            "whole": whole,
+            "placing": placing,
+        }
+        self.log_dict({f"clip/{name}": loss for name, loss in losses.items()}, batch_size=1)
+        named = self.cfg.patch_weight * naming + self.cfg.whole_weight * whole
+        return contrast + named + self.cfg.place_weight * placing
 
     def embed_images(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Unit embeddings (n, d) of pictures in [-1, 1], and the patches' features (n, patches, width)."""
@@ -144,6 +166,21 @@ class TabletopCLIP(pl.LightningModule):
             torch.cat([among, own], 1), functional.pad(targets, (0, own.shape[1]))
         )
         return to_text + functional.cross_entropy(among.T, targets)
+
+    def _sides(self, images: Tensor, text: Tensor, sided: list[Sided]) -> Tensor:
+        """How badly captions are told apart that differ in a side, and how badly they say where their objects are.
+
+        images (n, d); text (2m, d): the right captions of all that is sided, and the wrong ones.
+        """
+        if not sided:
+            return images.new_zeros(())
+        seen = images[[s.index for s in sided]]
+        right, wrong = ((seen * t).sum(1) for t in text.chunk(2))
+        told = functional.softplus(self.clip.logit_scale.exp().clamp(max=100) * (wrong - right)).mean()
+        pairs = torch.tensor([s.left_and_right for s in sided], device=images.device)
+        column = self.place_whole(EMBEDDING_SCALE * text)
+        left, right_ = (column.gather(1, torch.cat([pairs, pairs.flip(1)])[:, [i]])[:, 0] for i in (0, 1))
+        return told + functional.softplus(4 * (left - right_)).mean()
 
     @torch.no_grad()
     def validation_step(self, step: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,10 @@ from transformers import CLIPModel
 from ids3d.errors import Interrupted, UserError
 from ids3d.experiment import TrainingJob, load
 from ids3d.systems.train import training
+from ids3d.systems.train.sides import Sided, columns
 from ids3d.systems.train.tabletop_vae import TabletopVAE, object_weights
+from ids3d.tabletop.patches import class_of
+from ids3d.tabletop.scene import Object, PortableRandom, TabletopScene
 from ids3d.tabletop.world import LIGHT, world_of
 
 
@@ -29,6 +33,31 @@ def test_objects_and_what_is_around_them_weigh_more() -> None:
     mean = (4 * 56 + 480 - 56) / 480
     torch.testing.assert_close(weights[0, 0], torch.where(heavy, 4 / mean, 1 / mean))
     assert torch.equal(weights[1], torch.ones(1, 20, 24))
+
+
+def test_how_far_to_the_right_a_class_is() -> None:
+    labels = torch.tensor([[0, 0, 1, 1], [0, 2, 2, 1], [0, 0, 2, 1], [0, 2, 2, 2]]).flatten()[None]
+    expected = [-1 * 4 + -1 / 3 * 2, 1 / 3 + 3 * 1, -1 / 3 * 2 + 1 / 3 * 3 + 1, 0]
+    counts = [6, 4, 6, 1]
+    torch.testing.assert_close(columns(labels, 4)[0], torch.tensor(expected) / torch.tensor(counts))
+
+
+def test_a_caption_of_a_side_and_its_opposite() -> None:
+    """Whichever object is named first, the right caption says what holds, the wrong one its contrary."""
+    cube = Object("cube", "red", 0.1, 0.0, 0.0)
+    cone = Object("cone", "blue", 0.1, 0.5, 0.0)
+    scene = TabletopScene(objects=(cube, cone), floor="pink", world=LIGHT)
+    drawn = [Sided.draw(3, scene, "to the left of", PortableRandom(seed, "test")) for seed in range(20)]
+    assert {sided.left_and_right for sided in drawn} == {(class_of(cube, scene), class_of(cone, scene))}
+    firsts = set()
+    for sided in drawn:
+        texts = re.findall(
+            r"a (red|blue) \w+ to the (left|right) of a (red|blue)", sided.right + "; " + sided.wrong
+        )
+        assert texts[0] in (("red", "left", "blue"), ("blue", "right", "red"))
+        assert texts[1] == (texts[0][0], {"left": "right", "right": "left"}[texts[0][1]], texts[0][2])
+        firsts.add(texts[0][0])
+    assert firsts == {"red", "blue"}
 
 
 @pytest.fixture(scope="module")
