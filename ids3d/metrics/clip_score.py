@@ -38,14 +38,14 @@ class ClipScore(nn.Module):
                 CLIPModel.from_pretrained(str(path), dtype=torch.float32).eval().requires_grad_(False)
             )
             self.tokenizer = AutoTokenizer.from_pretrained(str(path), trust_remote_code=False)
-        except (OSError, ValueError) as error:
-            reason = str(error).strip().split("\n")[0]
+            mean, std = _normalisation(path)
+        except Exception as error:  # a damaged folder leads transformers to anything
+            reason = str(error).strip().split("\n")[0] or type(error).__name__
             raise UserError(
                 f"no CLIP model at {path}: {reason} (evaluate.clip: a folder in transformers' layout, or a hub name)"
             ) from error
-        mean, std = _normalisation(path)
-        self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("mean", mean.view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", std.view(1, 3, 1, 1), persistent=False)
 
     @torch.no_grad()
     def forward(self, images: Tensor, captions: Sequence[str]) -> Tensor:
@@ -93,13 +93,25 @@ def centre_square(images: Tensor, size: int) -> Tensor:
     return images[..., top : top + size, left : left + size]
 
 
-def _normalisation(path: str | Path) -> tuple[list[float], list[float]]:
-    """Return (mean, std) per channel from the checkpoint's preprocessor_config.json, or OpenAI's."""
+def _normalisation(path: str | Path) -> tuple[Tensor, Tensor]:
+    """Return (mean, std) per channel, (3,) each, from the checkpoint's preprocessor_config.json, or OpenAI's.
+
+    Raises ValueError: they are no three numbers, or a standard deviation is not above 0.
+    """
     from transformers.image_processing_base import ImageProcessingMixin
     from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
     try:
         settings, _ = ImageProcessingMixin.get_image_processor_dict(str(path))
     except OSError:
-        return OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
-    return settings.get("image_mean", OPENAI_CLIP_MEAN), settings.get("image_std", OPENAI_CLIP_STD)
+        settings = {}
+    given = settings.get("image_mean", OPENAI_CLIP_MEAN), settings.get("image_std", OPENAI_CLIP_STD)
+    try:
+        mean, std = (torch.tensor(values, dtype=torch.float32) for values in given)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"image_mean or image_std is {given}, no three numbers: {error}") from None
+    if mean.shape != (3,) or std.shape != (3,) or not (mean.isfinite() & std.isfinite() & (std > 0)).all():
+        raise ValueError(
+            f"image_mean and image_std are {given}: expected three numbers each, the latter above 0"
+        )
+    return mean, std
