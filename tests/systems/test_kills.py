@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import csv
 import json
+import random
 import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from ids3d.experiment import SceneJob
-from tests.systems.processes import finish
+from tests.systems.processes import finish, start
 from tests.systems.test_run import same, state
 
 # Saved after every step, validated, logged and filmed.
@@ -65,15 +67,67 @@ def assert_equal(job: SceneJob, whole: SceneJob) -> None:
     assert left == []
 
 
+PLACES = [
+    ("ids3d.provenance:_write_starts", 1),  # in its first second
+    ("torch:save", 1),  # its first checkpoint
+    ("ids3d.systems.reconstruct.rays:Reconstruct.training_step", 4),
+    ("ids3d.systems.reconstruct.rays:Reconstruct.validation_step", 2),
+    ("ids3d.tracking:write_rows", 1),  # metrics.csv gets new columns
+    ("ids3d.systems.scene_phases:save_tensors", 1),  # the reconstructed field
+    ("ids3d.systems.scene_phases:write_json", 1),  # its figures
+    ("ids3d.systems.edit_scene.pull_back:EditScene.training_step", 1),
+    ("ids3d.systems.edit_scene.pull_back:EditScene.training_step", 3),
+    ("torch:save", 2),
+    ("ids3d.systems.scene_phases:save_tensors", 1),  # the edited field
+    ("ids3d.systems.scene_phases:SceneEditRun.evaluate", 1),
+    ("ids3d.systems.evaluate.held_out:Evaluate._measure", 2),
+    ("ids3d.images:to_bytes", 20),
+    ("ids3d.systems.evaluate.held_out:save_video", 1),
+    ("ids3d.systems.scene_run:report_scene", 1),
+    ("ids3d.systems.scene_run:write_json", 1),  # the run's figures, written last
+]
+
+
+@pytest.mark.slow
+def test_killed_wherever_it_goes_on_to_the_same_end(
+    whole: SceneJob, tiny_in: Callable[..., SceneJob], tmp_path: Path
+) -> None:
+    job = tiny_in(tmp_path / "out", *SETTINGS)
+    for place in PLACES:
+        assert finish(words(job, tmp_path), tmp_path / "said", kill_at=place) == -signal.SIGKILL, place
+    assert finish(words(job, tmp_path), tmp_path / "said") == 0
+    assert_equal(job, whole)
+
+
+@pytest.mark.slow
+def test_twenty_kills_at_random_moments(
+    whole: SceneJob, tiny_in: Callable[..., SceneJob], tmp_path: Path
+) -> None:
+    begin = time.monotonic()
+    assert finish(words(tiny_in(tmp_path / "timed", *SETTINGS), tmp_path), tmp_path / "said") == 0
+    seconds = time.monotonic() - begin
+    draw, kills, done = random.Random(0), 0, 0
+    while kills < 20:
+        job = tiny_in(tmp_path / f"out-{done}", *SETTINGS)
+        code: int | None = None
+        while code != 0:
+            process = start(words(job, tmp_path), tmp_path / "said")
+            process.join(draw.uniform(0, seconds))
+            if kills < 20 and process.exitcode is None:
+                process.kill()
+                kills += 1
+            process.join()
+            code = process.exitcode
+            assert code in (0, -signal.SIGKILL), (tmp_path / "said").read_text()
+        assert_equal(job, whole)
+        done += 1
+
+
 def test_a_kill_in_passing_and_one_while_a_checkpoint_is_written(
     whole: SceneJob, tiny_in: Callable[..., SceneJob], tmp_path: Path
 ) -> None:
     job = tiny_in(tmp_path / "out", *SETTINGS)
-    for place in (
-        ("ids3d.provenance:_write_starts", 1),  # in its first second
-        ("ids3d.systems.edit_scene.pull_back:EditScene.training_step", 3),
-        ("torch:save", 2),
-    ):
+    for place in (PLACES[0], PLACES[8], ("torch:save", 2)):
         assert finish(words(job, tmp_path), tmp_path / "said", kill_at=place) == -signal.SIGKILL, place
     assert finish(words(job, tmp_path), tmp_path / "said") == 0
     assert_equal(job, whole)
