@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import itertools
 
 import pytest
 import torch
+from diffusers import UNet2DConditionModel
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from ids3d.models.guidance.distillation import Distillation
 from ids3d.models.priors.alignment import align
+from ids3d.models.priors.protocol import SharedAttention
+from ids3d.models.priors.source_attention import share_attention
 from ids3d.models.priors.stable_diffusion import StableDiffusion
 from ids3d.registry import find
 from tests import tiny_sd
@@ -230,3 +236,32 @@ def test_it_is_taken_in_the_first_part_of_the_run(name):
         assert torch.equal(*grads) != taken
     never = make(name, p, attention="cross", attention_share=0.0)
     assert torch.equal(never(*args, generator()).grad, none(*args, generator()).grad)
+
+
+class _Largest(TorchDispatchMode):
+    """Notes how many numbers the largest tensor has that any operation returns."""
+
+    numbers = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        for leaf in tree_leaves(out):
+            if isinstance(leaf, Tensor):
+                self.numbers = max(self.numbers, leaf.numel())
+        return out
+
+
+def test_at_512_pixels_no_map_of_all_pixels_with_all_pixels_is_made():
+    """A UNet of Stable Diffusion's shape, a tenth as wide, on latents of 64x64: 4096 pixels."""
+    torch.manual_seed(0)
+    width = (32, 64, 128, 128)
+    unet = UNet2DConditionModel(64, block_out_channels=width, layers_per_block=1, cross_attention_dim=64)
+    words = torch.arange(77)[None]
+    largest = []
+    for self_tokens in (None, 0, 4096):  # no attention of the source, cross, cross+self
+        shared = SharedAttention(1, align(words, words), self_tokens or 0, True)
+        sharing = contextlib.nullcontext() if self_tokens is None else share_attention(unet, shared)
+        with torch.no_grad(), sharing, _Largest() as found:
+            unet(torch.randn(4, 4, 64, 64), 500, torch.randn(4, 77, 64))
+        largest.append(found.numbers)
+    assert largest[0] == largest[1] == largest[2] < 4096 * 4096
