@@ -1,4 +1,4 @@
-"""Train the tabletop CLIP: the judge of tabletop pictures, and the text encoder that the prior is conditioned on."""
+"""Train the tabletop CLIP: the judge of tabletop pictures."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ import torch
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import AutoConfig, CLIPConfig, CLIPModel, CLIPTextModel, CLIPTokenizer, PreTrainedModel
+from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
 
 from ids3d.config.bounds import WEIGHT, check_bounds
 from ids3d.errors import UserError
 from ids3d.registry import register
 from ids3d.seeding import generator_for
 from ids3d.systems.train.sides import Sided, columns
+from ids3d.systems.train.towers import HEADS, save_half, text_tower
 from ids3d.systems.train.training import (
     Show,
     TrainingConfig,
@@ -44,7 +45,7 @@ from ids3d.tabletop.captions import (
 from ids3d.tabletop.clip import save_preprocessing
 from ids3d.tabletop.patches import classes, patch_labels
 from ids3d.tabletop.scene import PortableRandom, TabletopScene
-from ids3d.tabletop.tokenizer import LENGTH, build_tokenizer
+from ids3d.tabletop.tokenizer import build_tokenizer
 
 PATCHES = 8  # along each side of a picture
 EMBEDDING_SCALE = 10.0  # of unit embeddings, before they are read by a linear layer
@@ -69,7 +70,6 @@ class TabletopCLIP(pl.LightningModule):
         whole_weight: float = 0.3  # of the loss on naming all that the picture shows
         place_weight: float = 3.0  # of the loss on how far to the right each of them is
         start: str | None = None  # a CLIP's folder to begin with, such as ids3d/weights/tabletop/clip
-        judge_only: bool = False  # leave the prior's text encoder as it is, which a UNet has been trained on
 
         def __post_init__(self) -> None:
             super().__post_init__()
@@ -205,32 +205,16 @@ class TabletopCLIP(pl.LightningModule):
         return optimiser(self, self.cfg)
 
     def save(self) -> None:
-        """Write the CLIP in half precision and its text tower and tokenizer as Stable Diffusion's folders hold them."""
+        """Write the CLIP in half precision, with its tokenizer and what it does to pictures."""
         into = Path(self.cfg.into)
         save_half(self.clip, into / "clip")
         self.tokenizer.save_pretrained(into / "clip")
         save_preprocessing(into / "clip", self.cfg.size)
-        if self.cfg.judge_only:
-            return
-        tower = CLIPTextModel(self.clip.config.text_config)
-        tower.load_state_dict(self.clip.text_model.state_dict())
-        save_half(tower, into / "text_encoder")
-        self.tokenizer.save_pretrained(into / "tokenizer")
-
-
-def save_half(model: PreTrainedModel, folder: Path) -> None:
-    """Save a transformers model in half precision, marked to be loaded in single precision."""
-    model.half().save_pretrained(folder)
-    model.float()
-    config = AutoConfig.from_pretrained(folder)
-    config.dtype = torch.float32
-    config.save_pretrained(folder)
 
 
 def start_clip(cfg: TabletopCLIP.Config, tokenizer: CLIPTokenizer) -> CLIPModel:
     """A new CLIP, with the weights that training starts from. Raises UserError if they are missing or do not fit."""
-    sizes = clip_config(cfg, len(tokenizer), tokenizer.bos_token_id, tokenizer.eos_token_id)
-    clip = CLIPModel(sizes)
+    clip = CLIPModel(clip_config(cfg, tokenizer))
     if cfg.start is not None:
         try:
             clip.load_state_dict(CLIPModel.from_pretrained(cfg.start, dtype=torch.float32).state_dict())
@@ -239,22 +223,20 @@ def start_clip(cfg: TabletopCLIP.Config, tokenizer: CLIPTokenizer) -> CLIPModel:
     return clip
 
 
-def clip_config(cfg: TabletopCLIP.Config, tokens: int, start: int, end: int) -> CLIPConfig:
+def clip_config(cfg: TabletopCLIP.Config, tokenizer: CLIPTokenizer) -> CLIPConfig:
     """The towers' sizes."""
-    common = {"num_attention_heads": 4, "projection_dim": cfg.width, "hidden_act": "gelu"}
-    sizes = {"hidden_size": cfg.width, "intermediate_size": 4 * cfg.width}
-    text = {"vocab_size": tokens, "max_position_embeddings": LENGTH, "num_hidden_layers": cfg.text_layers}
-    ends = {"bos_token_id": start, "eos_token_id": end, "pad_token_id": end}
     vision = {
+        "hidden_size": cfg.width,
+        "intermediate_size": 4 * cfg.width,
+        "num_hidden_layers": cfg.image_layers,
+        "num_attention_heads": HEADS,
+        "projection_dim": cfg.width,
+        "hidden_act": "gelu",
         "image_size": cfg.size,
         "patch_size": cfg.size // PATCHES,
-        "num_hidden_layers": cfg.image_layers,
     }
-    return CLIPConfig(
-        text_config={**common, **sizes, **text, **ends},
-        vision_config={**common, **sizes, **vision},
-        projection_dim=cfg.width,
-    )
+    text = text_tower(cfg.width, cfg.text_layers, tokenizer).to_dict()
+    return CLIPConfig(text_config=text, vision_config=vision, projection_dim=cfg.width)
 
 
 def _misses(scene: TabletopScene) -> list[TabletopScene]:

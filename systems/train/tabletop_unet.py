@@ -1,12 +1,13 @@
-"""Train the tabletop prior's UNet: latent diffusion of tabletop pictures, led by the CLIP's reading of captions."""
+"""Train the tabletop prior's UNet and its text encoder: latent diffusion of tabletop pictures."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 import numpy as np
 import pytorch_lightning as pl
@@ -24,6 +25,7 @@ from ids3d.errors import UserError
 from ids3d.progress import track
 from ids3d.registry import register
 from ids3d.seeding import generator_for
+from ids3d.systems.train.towers import save_half, text_tower
 from ids3d.systems.train.training import (
     VALIDATION,
     Show,
@@ -36,10 +38,10 @@ from ids3d.systems.train.training import (
     optimiser,
     training_pictures,
 )
-from ids3d.tabletop.captions import caption, paraphrase
+from ids3d.tabletop.captions import caption, paraphrase, vocabulary
 from ids3d.tabletop.patches import WALL_CLASS, classes, patch_labels
 from ids3d.tabletop.scene import PortableRandom, sample_scene
-from ids3d.tabletop.tokenizer import LENGTH
+from ids3d.tabletop.tokenizer import LENGTH, build_tokenizer
 
 LATENT = 16  # the latents' side: the autoencoder divides the pictures' by 8
 SCHEDULE = {
@@ -58,6 +60,9 @@ SCHEDULE = {
 @register("train", "tabletop-unet")
 class TabletopUNet(pl.LightningModule):
     """v-prediction on Stable Diffusion's schedule.
+
+    The text encoder is trained together with the UNet, as that of latent diffusion is (Rombach et al. 2022, arXiv
+    2112.10752, section 3.3), so that it learns whatever a picture needs, sides too; the CLIP is a judge and no more.
 
     Where little noise is left the loss is weighted down, as min-SNR does it (Hang et al. 2023, arXiv 2303.09556); at
     high noise, where captions are learned, it keeps the full weight of v-prediction.
@@ -80,9 +85,9 @@ class TabletopUNet(pl.LightningModule):
         # there the weighted prediction is still the posterior mean.
         object_weight: float = 4.0
         object_snr: float = 0.09
-        start: str | None = (
-            None  # a UNet's folder whose weights to begin with, such as ids3d/weights/tabletop/unet
-        )
+        text_layers: int = 3
+        text_width: int = 128
+        start: str | None = None  # a prior's folder whose UNet and text encoder to begin with
         sample_scale: float = 4.0  # guidance scale of the samples logged
 
         def __post_init__(self) -> None:
@@ -91,23 +96,20 @@ class TabletopUNet(pl.LightningModule):
             check_bounds(
                 self, naming_weight=WEIGHT, middle="[-1, 10]", object_weight=WEIGHT, object_snr=WEIGHT
             )
-            check_bounds(self, sample_scale="[0, 1e4]")
+            check_bounds(self, sample_scale="[0, 1e4]", text_layers="[1, 100]", text_width="[4, 1e4]")
 
     def __init__(self, cfg: Config, seed: int, show: Show) -> None:
         super().__init__()
         self.cfg, self.seed, self.show = cfg, seed, show
-        into = Path(cfg.into)
-        for part, training in (("vae", "vae"), ("text_encoder", "clip")):
-            if not (into / part).exists():
-                command = f"{launch_command()} --config configs/tabletop/{training}.yaml"
-                raise UserError(f"{into / part} is missing: train it first ({command})")
-        # Frozen, and kept out of the module's own parameters and checkpoints.
-        self.frozen = Frozen(into)
-        self.unet = start_unet(
-            cfg, self.frozen.vae.config.latent_channels, self.frozen.text_encoder.config.hidden_size
-        )
-        self.average = AveragedModel(self.unet, multi_avg_fn=get_ema_multi_avg_fn(cfg.ema_decay))
-        self.unet.up_blocks[-2].register_forward_hook(self._keep_features)
+        folder = Path(cfg.into) / "vae"
+        if not folder.exists():
+            command = f"{launch_command()} --config configs/tabletop/vae.yaml"
+            raise UserError(f"{folder} is missing: train it first ({command})")
+        self.autoencoder = FrozenAutoencoder(folder)  # no module, and so in no checkpoint
+        self.tokenizer = build_tokenizer(vocabulary(chosen_world(cfg)))
+        self.denoiser = start_denoiser(cfg, self.autoencoder.channels, self.tokenizer)
+        self.average = AveragedModel(self.denoiser, multi_avg_fn=get_ema_multi_avg_fn(cfg.ema_decay))
+        self.denoiser.unet.up_blocks[-2].register_forward_hook(self._keep_features)
         self.name_pixels = nn.Linear(cfg.widths[-2], classes(chosen_world(cfg)))
         data = training_pictures(cfg)
         self.rgb, self.described = data.rgb, described(data, cfg)
@@ -119,8 +121,8 @@ class TabletopUNet(pl.LightningModule):
 
     def on_fit_start(self) -> None:
         """Encode the pictures, on the device that is trained on."""
-        self.frozen.to(self.device)
-        self.latents = self.frozen.latents(self.rgb, Path(self.cfg.data))
+        self.autoencoder.to(self.device)
+        self.latents = self.autoencoder.latents(self.rgb, Path(self.cfg.data))
 
     def training_step(self, step: int) -> Tensor:
         generator = generator_for(self.seed, "train", self.global_step)
@@ -130,7 +132,7 @@ class TabletopUNet(pl.LightningModule):
             "" if rng.uniform(0, 1) < self.cfg.empty_captions else paraphrase(scene, rng, holding)
             for scene, holding in (self.described[i] for i in index.tolist())
         ]
-        text = self.frozen.embed(texts)
+        tokens = self.tokenizer(texts, padding="max_length", max_length=LENGTH, return_tensors="pt").input_ids
         latents = torch.from_numpy(self.latents[index.numpy()]).float()
         noise = torch.randn(latents.shape, generator=generator)
         t = middle_timesteps(len(latents), self.cfg.middle, generator)
@@ -139,9 +141,7 @@ class TabletopUNet(pl.LightningModule):
             self.schedule.get_velocity(latents, noise, t),
         )
         with autocast(self, self.cfg):
-            predicted = self.unet(noisy.to(self.device), t.to(self.device), text, return_dict=False)[
-                0
-            ].float()
+            predicted = self.denoiser(*(x.to(self.device) for x in (noisy, t, tokens))).float()
         alphas = self.schedule.alphas_cumprod[t]
         snr = alphas / (1 - alphas)
         weight = ((self.cfg.snr_gamma + 1) / (snr + 1)).clamp(max=1).to(self.device)
@@ -168,7 +168,7 @@ class TabletopUNet(pl.LightningModule):
         return functional.cross_entropy(named.flatten(0, 2), labels.flatten())
 
     def on_train_batch_end(self, *_: object) -> None:
-        self.average.update_parameters(self.unet)
+        self.average.update_parameters(self.denoiser)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         return optimiser(self, self.cfg)
@@ -189,11 +189,12 @@ class TabletopUNet(pl.LightningModule):
 
     def pipeline(self) -> StableDiffusionPipeline:
         """The prior as it stands, as diffusers' own pipeline."""
+        averaged = cast("Denoiser", self.average.module)
         made = StableDiffusionPipeline(
-            vae=self.frozen.vae,
-            text_encoder=self.frozen.text_encoder,
-            tokenizer=self.frozen.tokenizer,
-            unet=self.average.module,
+            vae=self.autoencoder.vae,
+            text_encoder=averaged.text_encoder,
+            tokenizer=self.tokenizer,
+            unet=averaged.unet,
             scheduler=self.schedule,
             safety_checker=None,
             feature_extractor=None,
@@ -203,11 +204,13 @@ class TabletopUNet(pl.LightningModule):
         return made
 
     def save(self) -> None:
-        """Write the averaged UNet in half precision, the scheduler and the index: the folder is then a whole prior."""
+        """Write the averages in half precision, the scheduler and the index: the folder is then a whole prior."""
         into = Path(self.cfg.into)
-        unet: Any = self.average.module
-        unet.half().save_pretrained(into / "unet")
-        unet.float()
+        averaged = cast("Denoiser", self.average.module)
+        averaged.unet.half().save_pretrained(into / "unet")
+        save_half(averaged.text_encoder, into / "text_encoder")
+        averaged.float()
+        self.tokenizer.save_pretrained(into / "tokenizer")
         self.schedule.save_pretrained(into / "scheduler")
         index = {
             "_class_name": "StableDiffusionPipeline",
@@ -234,26 +237,49 @@ def middle_timesteps(count: int, middle: float, generator: torch.Generator) -> T
     return (t * 1000).long().clamp(0, 999)
 
 
-def start_unet(cfg: TabletopUNet.Config, channels: int, text_width: int) -> UNet2DConditionModel:
-    """A new UNet, with the weights that training starts from. Raises UserError if they are missing or do not fit."""
-    unet = build_unet(cfg, channels, text_width)
+class Denoiser(nn.Module):
+    """What is trained: the UNet, and the encoder of the captions that it sees."""
+
+    def __init__(self, unet: UNet2DConditionModel, text_encoder: CLIPTextModel) -> None:
+        super().__init__()
+        self.unet, self.text_encoder = unet, text_encoder
+
+    def forward(self, noisy: Tensor, t: Tensor, tokens: Tensor) -> Tensor:
+        """The velocity (b, c, h, w) of noisy latents at timesteps t (b,) under captions' tokens (b, n)."""
+        text = self.text_encoder(tokens).last_hidden_state
+        return cast("Tensor", self.unet(noisy, t, text, return_dict=False)[0])
+
+
+def start_denoiser(cfg: TabletopUNet.Config, channels: int, tokenizer: CLIPTokenizer) -> Denoiser:
+    """New networks, or those that training starts from. Raises UserError if they are missing or do not fit.
+
+    Args:
+        cfg: the widths, and where to start from.
+        channels: of the latents.
+        tokenizer: of the captions.
+    """
+    tower = text_tower(cfg.text_width, cfg.text_layers, tokenizer)
+    made = Denoiser(build_unet(cfg, channels), CLIPTextModel(tower))
     if cfg.start is not None:
+        start = Path(cfg.start)
         try:
-            unet.load_state_dict(
-                UNet2DConditionModel.from_pretrained(cfg.start, local_files_only=True).state_dict()
-            )
+            unet = UNet2DConditionModel.from_pretrained(start / "unet", local_files_only=True)
+            text_encoder = CLIPTextModel.from_pretrained(start / "text_encoder", dtype=torch.float32)
+            made.unet.load_state_dict(unet.state_dict())
+            made.text_encoder.load_state_dict(text_encoder.state_dict())
         except (OSError, RuntimeError) as error:
-            raise UserError(f"train.start: no UNet of these widths in {cfg.start}") from error
-    return unet
+            raise UserError(
+                f"train.start: no UNet and text encoder of these widths in {cfg.start}"
+            ) from error
+    return made
 
 
-def build_unet(cfg: TabletopUNet.Config, channels: int, text_width: int) -> UNet2DConditionModel:
+def build_unet(cfg: TabletopUNet.Config, channels: int) -> UNet2DConditionModel:
     """Attention, to itself and to the caption, in the middle, throughout the decoder half, and at the encoder's top.
 
     Args:
         cfg: the widths.
         channels: of the latents.
-        text_width: of the text encoder's tokens.
     """
     levels = len(cfg.widths)
     return UNet2DConditionModel(
@@ -264,45 +290,34 @@ def build_unet(cfg: TabletopUNet.Config, channels: int, text_width: int) -> UNet
         up_block_types=("CrossAttnUpBlock2D",) * levels,
         block_out_channels=cfg.widths,
         layers_per_block=1,
-        cross_attention_dim=text_width,
+        cross_attention_dim=cfg.text_width,
         attention_head_dim=4,
         norm_num_groups=16,
     )
 
 
-class Frozen:
-    """The trained autoencoder and text encoder that the UNet builds on."""
-
-    device = torch.device("cpu")
+class FrozenAutoencoder:
+    """The trained autoencoder that the UNet builds on."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.vae = AutoencoderKL.from_pretrained(folder / "vae").requires_grad_(False).eval()
-        self.text_encoder = CLIPTextModel.from_pretrained(folder / "text_encoder", dtype=torch.float32)
-        self.text_encoder.requires_grad_(False).eval()
-        self.tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer")
+        self.weights = folder / "diffusion_pytorch_model.safetensors"
+        self.vae = AutoencoderKL.from_pretrained(folder).requires_grad_(False).eval()
+        self.channels: int = self.vae.config.latent_channels
 
     def to(self, device: torch.device) -> None:
-        """Move both."""
-        self.device = device
-        for model in (self.vae, self.text_encoder):
-            model.to(device)
-
-    @torch.no_grad()
-    def embed(self, texts: list[str]) -> Tensor:
-        """Captions as (n, tokens, width)."""
-        tokens = self.tokenizer(texts, padding="max_length", max_length=LENGTH, return_tensors="pt")
-        return self.text_encoder(tokens.input_ids.to(self.device)).last_hidden_state
+        """Move it."""
+        self.vae.to(device)
 
     @torch.no_grad()
     def latents(self, rgb: np.ndarray, cache: Path) -> np.ndarray:
         """The pictures' scaled latents (n, c, h, w) float16, encoded once for an autoencoder and kept in the cache."""
-        weights = (self.folder / "vae" / "diffusion_pytorch_model.safetensors").stat()
-        path = cache / f"latents-{len(rgb)}-{rgb.shape[1]}-{int(weights.st_mtime)}.npy"
+        known = hashlib.sha256(self.weights.read_bytes()).hexdigest()[:12]
+        path = cache / f"latents-{len(rgb)}-{rgb.shape[1]}-{known}.npy"
         if not path.exists():
             parts = []
             for start in track(range(0, len(rgb), 64), "encoding the pictures", unit="batch"):
-                mean = self.vae.encode(as_images(rgb[start : start + 64], self.device)).latent_dist.mean
+                images = as_images(rgb[start : start + 64], self.vae.device)
+                mean = self.vae.encode(images).latent_dist.mean
                 parts.append((mean * self.vae.config.scaling_factor).half().cpu().numpy())
             unfinished = path.with_suffix(".unfinished.npy")
             np.save(unfinished, np.concatenate(parts))
