@@ -6,9 +6,10 @@ import csv
 from dataclasses import dataclass
 from pathlib import Path
 
+from ids3d.cameras import Cameras
 from ids3d.errors import UserError
 from ids3d.files import atomic_write
-from ids3d.tabletop.edits import held_out_edit
+from ids3d.tabletop.edits import Edit, held_out_edit
 from ids3d.tabletop.folders import write_llff
 from ids3d.tabletop.scene import HELD_OUT, forward_cameras, middle, open_side
 
@@ -47,12 +48,17 @@ def tabletop_sources(folder: Path, scenes: int, views: int, size: int) -> list[S
         name = f"tabletop-{index:03d}-{edit.kind}"
         root = folder / f"{name}-{views}x{size}"
         if not root.exists():
-            target = middle(edit.before)
-            cameras = forward_cameras(HELD_OUT + index, views, size, open_side(edit.before), 28.0, target)
+            cameras = tabletop_cameras(index, edit, views, size)
             with atomic_write(root) as unfinished:
                 write_llff(unfinished, edit, cameras, supersampling=2)
         sources.append(SceneSource(name, root, edit.kind))
     return sources
+
+
+def tabletop_cameras(index: int, edit: Edit, views: int, size: int) -> Cameras:
+    """The cameras that see the held-out scene of an index."""
+    scene = edit.before
+    return forward_cameras(HELD_OUT + index, views, size, open_side(scene), 28.0, middle(scene))
 
 
 def listed_sources(table: Path) -> list[SceneSource]:
