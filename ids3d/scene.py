@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ids3d.cameras import Cameras, Views
+from ids3d.space import BOX, Space
 
 CameraLayout = Literal["forward-facing", "all around", "looking outwards"]
 
@@ -64,11 +65,12 @@ class SceneBounds:
     """Where a scene's geometry lies, in scene units: what a field and its renderer are laid out by.
 
     Attributes:
-        aabb: (6,) float32, (x0, y0, z0, x1, y1, z1), around all that the images see.
+        aabb: (6,) float32, (x0, y0, z0, x1, y1, z1), around all that the images see, in the space's coordinates.
         near, far: bounds of the scene along unit rays; 0 <= near < far.
         background: rgb in [0, 1] behind the box; None: not known, such as a room around what was photographed.
         core: (6,) float32, the part of the box that the cameras around it all look at; None: no part more than others.
         free_space: what the training views say is empty; None: no more is known than `near`.
+        space: the coordinates in which the geometry is laid out.
     """
 
     aabb: Tensor
@@ -77,6 +79,12 @@ class SceneBounds:
     background: tuple[float, float, float] | None
     core: Tensor | None = None
     free_space: FreeSpace | None = None
+    space: Space = BOX
+
+    @property
+    def length(self) -> float:
+        """How long rays are within the bounds, in the space's units."""
+        return self.space.length(self.near, self.far)
 
     def __post_init__(self) -> None:
         if self.aabb.shape != (6,) or not bool(torch.all(self.aabb[:3] < self.aabb[3:])):
@@ -126,6 +134,7 @@ class Scene:
         """Names all that a reconstruction depends on: images, cameras, bounds, the split."""
         bounds, free = self.bounds, self.bounds.free_space
         digest = hashlib.sha256(repr((bounds.near, bounds.far, bounds.background)).encode())
+        digest.update(bounds.space.key().encode())
         for extent in (bounds.aabb, bounds.core, None if free is None else free.depth):
             digest.update(b"none" if extent is None else extent.cpu().numpy().tobytes())
         for views in (self.train, self.test):

@@ -5,13 +5,19 @@ All in double precision; the results are rounded to single precision only when t
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from ids3d.cameras import closest_to_axes
+from ids3d.errors import UserError
 from ids3d.scene import CameraLayout, Similarity
+from ids3d.space import BOX, NDC, Space
+
+SpaceChoice = Literal["auto", "box", "ndc"]
+DEPTH = 2.0  # of normalised device coordinates, in shifts between the outermost cameras
 
 # Mean resultant length of the viewing directions; 0.75 is that of an evenly filled cone of 60 degrees.
 FORWARD_FACING = 0.75
@@ -52,6 +58,7 @@ class Framing:
             still in the box beyond far.
         nearest: (n,) float32, in scene units: depth along each camera's axis before which its view shows nothing.
         core: (6,) float32, of views from all around: the part of the box that half of the cameras see whole; else None.
+        space: the coordinates that aabb is in.
     """
 
     layout: CameraLayout
@@ -61,6 +68,7 @@ class Framing:
     far: float
     nearest: Tensor
     core: Tensor | None = None
+    space: Space = BOX
 
     def place(self, c2w: Tensor) -> Tensor:
         """Cameras (n, 3, 4) of the files, float64, as cameras of the scene, float32."""
@@ -68,7 +76,7 @@ class Framing:
         return torch.cat([turned, self.to_scene.apply(c2w[:, :, 3])[:, :, None]], dim=-1).float()
 
 
-def frame(poses: Poses, recentre: bool, box_size: float) -> Framing:
+def frame(poses: Poses, recentre: bool, box_size: float, space: SpaceChoice = "auto") -> Framing:
     """Choose axes, unit and box.
 
     Args:
@@ -77,6 +85,10 @@ def frame(poses: Poses, recentre: bool, box_size: float) -> Framing:
             and the origin is the mean of the cameras' centres, or, for views from all around, the point that
             they look at. False keeps the files' axes and origin.
         box_size: the longest side of the box in scene units; 0 keeps the files' units.
+        space: what the field is laid out in; "auto": normalised device coordinates where the views are forward-facing
+            and there is a plane before all cameras and behind nothing that they show, else a box.
+
+    Raises UserError: there are no normalised device coordinates for these views.
     """
     layout = layout_of(poses)
     if recentre:
@@ -92,7 +104,44 @@ def frame(poses: Poses, recentre: bool, box_size: float) -> Framing:
     near = scale * float(poses.bounds[:, 0].min())
     nearest = (scale * poses.bounds[:, 0]).float()
     core = _core(poses, to_scene, low, high) if layout == "all around" else None
-    return Framing(layout, to_scene, torch.cat([low, high]).float(), near, float(farthest), nearest, core)
+    framing = Framing(layout, to_scene, torch.cat([low, high]).float(), near, float(farthest), nearest, core)
+    if space == "box" or (space == "auto" and layout != "forward-facing"):
+        return framing
+    found = ndc(poses, to_scene)
+    if found is None:
+        if space == "ndc":
+            raise UserError(
+                "space=ndc: there is no plane before all cameras with all that they show behind it: use space=box"
+            )
+        return framing
+    return replace(framing, space=found[0], aabb=found[1])
+
+
+def ndc(poses: Poses, to_scene: Similarity) -> tuple[NDC, Tensor] | None:
+    """The average camera's normalised device coordinates, and the box (6,) in them that holds all frusta.
+
+    The near plane is at the nearest thing that any view shows. A disparity's length is the shift that it makes between
+    the outermost cameras, so that a cell is about as deep as these can tell.
+
+    Returns: None where a camera is at that plane or beyond it, or a view looks sideways.
+    """
+    back = _unit(-poses.forward.mean(dim=0))
+    up = poses.c2w[:, :, 1].mean(dim=0)
+    right = _unit(torch.linalg.cross(_not_along(back, up), back))
+    axes = torch.stack([right, torch.linalg.cross(back, right), back]) @ to_scene.rotation.T
+    centres = to_scene.apply(poses.centres)
+    origin = centres.mean(dim=0)
+    corners = to_scene.apply(frusta(poses, poses.bounds))
+    depths = -((corners - origin) @ axes[2])
+    near = float(depths.min())
+    local = (centres - origin) @ axes.T
+    if near <= 1.05 * float((-local[:, 2]).max()) or near <= 0:
+        return None
+    shift = torch.cdist(local[:, :2], local[:, :2]).max() / near
+    space = NDC(axes.float(), origin.float(), near, DEPTH * float(shift))
+    seen = space.coordinates(corners)
+    low, high = seen.reshape(-1, 3).amin(dim=0), seen.reshape(-1, 3).amax(dim=0)
+    return space, torch.cat([low, high]).float()
 
 
 def layout_of(poses: Poses) -> CameraLayout:

@@ -20,7 +20,7 @@ from torch import Tensor
 import ids3d
 from ids3d.cameras import Cameras, Views
 from ids3d.config.bounds import check_bounds
-from ids3d.data.scenes.framing import Poses, frame
+from ids3d.data.scenes.framing import Poses, SpaceChoice, frame
 from ids3d.data.scenes.photographs import Photograph, find_photographs, inspect, read_masks, read_photographs
 from ids3d.errors import UserError
 from ids3d.memory import lack_of_memory
@@ -51,6 +51,7 @@ class LLFF:
         holdout: int = 8  # views 0, holdout, 2 holdout, ... are held out (Mildenhall et al. 2019: 8)
         recentre: bool = True  # y up, the average camera (views from all around: the object) at the origin
         box_size: float = 2.0  # longest side of the scene's box, scene units; 0 = the pose file's units
+        space: SpaceChoice = "auto"  # what the field is laid out in: a box, or ndc for forward-facing views
         near_margin: float = 0.9  # on the nearest depths, which are of sparse points (NeRF: 0.9)
         far_margin: float = 1.05  # on the farthest depths
         # rgb behind the box and behind transparency. null: black; but not known, and left to the renderer to learn,
@@ -84,7 +85,7 @@ class LLFF:
         cfg = self.cfg
         poses, sizes = read_poses(self.root, cfg.near_margin, cfg.far_margin)
         photographs, (width, height), found = self._choose_photographs(sizes)
-        framing = frame(poses, cfg.recentre, cfg.box_size)
+        framing = frame(poses, cfg.recentre, cfg.box_size, cfg.space)
         full_height, full_width, focal = sizes.float().unbind(-1)
         half = torch.ones(len(focal))
         cameras = Cameras(
@@ -114,6 +115,7 @@ class LLFF:
             far=framing.far,
             background=cfg.background or (None if room else BLACK),
             core=framing.core,
+            space=framing.space,
             free_space=FreeSpace(train.cameras, framing.nearest[~held_out]),
         )
         scene = Scene(

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from ids3d.cameras import Cameras, project
 from ids3d.rendering.march import march
 from ids3d.rendering.samples import Samples
+from ids3d.space import BOX, Space
 
 
 def cubic_resolution(aabb: Tensor, cells: int) -> tuple[int, int, int]:
@@ -51,7 +52,7 @@ class OccupancyGrid(nn.Module):
         self.register_buffer("possible", self.binaries.clone())
 
     @torch.no_grad()
-    def carve(self, cameras: Cameras, near: Tensor) -> None:
+    def carve(self, cameras: Cameras, near: Tensor, space: Space = BOX) -> None:
         """Mark as empty for good what lies before a camera where there is known to be nothing.
 
         As in nerfacc's `mark_invisible_cells`, but by what each view says of itself: fog that one camera has before it
@@ -60,6 +61,7 @@ class OccupancyGrid(nn.Module):
         Args:
             cameras: n, the training views'.
             near: (n,) depth along each camera's axis before which its image shows nothing, world units.
+            space: whose coordinates the boxes are in.
         """
         for level, box in enumerate(self.aabbs):
             sizes = self.possible.shape[1:]
@@ -68,7 +70,10 @@ class OccupancyGrid(nn.Module):
                 for i, count in enumerate(sizes)
             ]
             centres = torch.cartesian_prod(*axes)
-            half = float(((box[3:] - box[:3]) / torch.tensor(sizes, device=box.device)).norm()) / 2
+            diagonal = (box[3:] - box[:3]) / torch.tensor(sizes, device=box.device) / 2
+            corners = space.points(centres + diagonal), space.points(centres - diagonal)
+            half = (corners[0] - corners[1]).norm(dim=-1) / 2
+            centres = space.points(centres)
             empty = torch.zeros(len(centres), dtype=torch.bool, device=box.device)
             for i in range(len(cameras)):
                 (xy,), (depth,) = project(cameras[i], centres)

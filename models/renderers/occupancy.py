@@ -23,6 +23,7 @@ from ids3d.rendering import (
     weights_from_density,
 )
 from ids3d.scene import SceneBounds
+from ids3d.space import SpaceRays
 
 
 @register("renderer", "occupancy")
@@ -77,12 +78,13 @@ class OccupancyRenderer(nn.Module):
         super().__init__()
         aabb, background = bounds.aabb, bounds.background
         self.cfg, self.geometry, self.near, self.far = cfg, geometry, bounds.near, bounds.far
+        self.space = bounds.space
         self.step_size = float(torch.linalg.vector_norm(aabb[3:] - aabb[:3])) / cfg.steps
         self.occupancy = OccupancyGrid(aabb.float(), cubic_resolution(aabb, cfg.occupancy_cells))
         self.register_buffer("background", torch.tensor(background or (0.0, 0.0, 0.0)))
         self.environment = Environment(cfg.environment) if background is None and cfg.environment else None
         if bounds.free_space is not None:
-            self.occupancy.carve(bounds.free_space.cameras, bounds.free_space.depth)
+            self.occupancy.carve(bounds.free_space.cameras, bounds.free_space.depth, bounds.space)
 
     def parameter_groups(self) -> ParameterGroups:
         """Return the geometry's parameters, with the environment's among those of the appearance."""
@@ -121,11 +123,12 @@ class OccupancyRenderer(nn.Module):
             RayRender, differentiable in the geometry's parameters.
         """
         n = len(rays)
-        samples = self._visible_samples(rays, generator)
-        positions, directions = _points(rays, samples)
-        densities, colours = self.geometry(positions, directions)
+        cast = self.space.cast(rays, self.near, self.far)
+        samples = self._visible_samples(cast, generator)
+        densities, colours = self.geometry(_points(cast, samples), rays.directions[samples.ray_indices])
         weights, _, _ = weights_from_density(samples.t_starts, samples.t_ends, densities, samples.packed_info)
-        values = torch.cat([colours, samples.midpoints[:, None], torch.ones_like(colours[:, :1])], dim=-1)
+        distance = cast.distance(samples.midpoints, samples.ray_indices)
+        values = torch.cat([colours, distance[:, None], torch.ones_like(colours[:, :1])], dim=-1)
         rgb, depth, opacity = accumulate_along_rays(weights, values, samples.ray_indices, n).split(
             [3, 1, 1], -1
         )
@@ -135,17 +138,14 @@ class OccupancyRenderer(nn.Module):
         return RayRender(rgb, depth[:, 0], opacity[:, 0], weights, samples)
 
     @torch.no_grad()
-    def _visible_samples(self, rays: Rays, generator: torch.Generator | None) -> Samples:
-        origins, directions = rays.origins, rays.directions
-        near = torch.full_like(origins[:, 0], self.near)
+    def _visible_samples(self, rays: SpaceRays, generator: torch.Generator | None) -> Samples:
+        near = rays.near
         if generator is not None:
-            near += torch.rand(len(rays), generator=generator).to(near) * self.step_size
-        samples = self.occupancy.march(
-            origins, directions, near, torch.full_like(near, self.far), self.step_size
-        )
+            near = near + torch.rand(len(near), generator=generator).to(near) * self.step_size
+        samples = self.occupancy.march(rays.origins, rays.directions, near, rays.far, self.step_size)
         if self.cfg.early_stop_eps <= 0 and self.cfg.alpha_threshold <= 0:
             return samples
-        densities = self.geometry.density(_points(rays, samples)[0])
+        densities = self.geometry.density(_points(rays, samples))
         seen = visible(
             samples.t_starts,
             samples.t_ends,
@@ -191,7 +191,7 @@ class OccupancyRenderer(nn.Module):
         return [rays[start : start + size] for start in range(0, len(rays), size)]
 
 
-def _points(rays: Rays, samples: Samples) -> tuple[Tensor, Tensor]:
-    """Return positions and directions (n_samples, 3) of the samples' midpoints."""
-    directions = rays.directions[samples.ray_indices]
-    return rays.origins[samples.ray_indices] + samples.midpoints[:, None] * directions, directions
+def _points(rays: SpaceRays, samples: Samples) -> Tensor:
+    """Return the samples' midpoints (n_samples, 3) in the space."""
+    origins, directions = rays.origins[samples.ray_indices], rays.directions[samples.ray_indices]
+    return origins + samples.midpoints[:, None] * directions

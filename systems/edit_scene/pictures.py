@@ -206,8 +206,7 @@ class EditThroughPictures(EditingSystem):
         render = self.renderer(rays, generator)
         loss = F.l1_loss(render.rgb, target)  # where views disagree, what most of them say
         if cfg.distortion and not cfg.appearance_only:
-            depth = self.scene.bounds.far - self.scene.bounds.near
-            loss = loss + cfg.distortion / depth * render.distortion()
+            loss = loss + cfg.distortion / self.scene.bounds.length * render.distortion()
         self.manual_backward(loss)
         return float(F.mse_loss(render.rgb.detach(), target))
 

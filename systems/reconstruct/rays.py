@@ -131,8 +131,7 @@ class Reconstruct(pl.LightningModule):
             roughness = self.renderer.regularisation(generator)
             loss = loss + cfg.tv_density * roughness.density + cfg.tv_appearance * roughness.appearance
         if cfg.distortion:
-            depth = self.scene.bounds.far - self.scene.bounds.near
-            loss = loss + cfg.distortion / depth * render.distortion()
+            loss = loss + cfg.distortion / self.scene.bounds.length * render.distortion()
         self.log("reconstruct/loss", loss.detach())
         self.log("reconstruct/batch_psnr", -10 * error.detach().log10(), prog_bar=True)
         self.log("reconstruct/samples_per_ray", len(render.samples) / cfg.rays_per_step)
