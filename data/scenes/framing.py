@@ -16,7 +16,7 @@ from ids3d.errors import UserError
 from ids3d.scene import CameraLayout, Similarity
 from ids3d.space import BOX, NDC, Space
 
-SpaceChoice = Literal["auto", "box", "ndc"]
+SpaceChoice = Literal["box", "ndc"]
 DEPTH = 2.0  # of normalised device coordinates, in shifts between the outermost cameras
 
 # Mean resultant length of the viewing directions; 0.75 is that of an evenly filled cone of 60 degrees.
@@ -76,7 +76,7 @@ class Framing:
         return torch.cat([turned, self.to_scene.apply(c2w[:, :, 3])[:, :, None]], dim=-1).float()
 
 
-def frame(poses: Poses, recentre: bool, box_size: float, space: SpaceChoice = "auto") -> Framing:
+def frame(poses: Poses, recentre: bool, box_size: float, space: SpaceChoice = "box") -> Framing:
     """Choose axes, unit and box.
 
     Args:
@@ -85,8 +85,7 @@ def frame(poses: Poses, recentre: bool, box_size: float, space: SpaceChoice = "a
             and the origin is the mean of the cameras' centres, or, for views from all around, the point that
             they look at. False keeps the files' axes and origin.
         box_size: the longest side of the box in scene units; 0 keeps the files' units.
-        space: what the field is laid out in; "auto": normalised device coordinates where the views are forward-facing
-            and there is a plane before all cameras and behind nothing that they show, else a box.
+        space: what the field is laid out in: a box of the world, or the average camera's normalised device coordinates.
 
     Raises UserError: there are no normalised device coordinates for these views.
     """
@@ -105,25 +104,19 @@ def frame(poses: Poses, recentre: bool, box_size: float, space: SpaceChoice = "a
     nearest = (scale * poses.bounds[:, 0]).float()
     core = _core(poses, to_scene, low, high) if layout == "all around" else None
     framing = Framing(layout, to_scene, torch.cat([low, high]).float(), near, float(farthest), nearest, core)
-    if space == "box" or (space == "auto" and layout != "forward-facing"):
+    if space == "box":
         return framing
-    found = ndc(poses, to_scene)
-    if found is None:
-        if space == "ndc":
-            raise UserError(
-                "space=ndc: there is no plane before all cameras with all that they show behind it: use space=box"
-            )
-        return framing
-    return replace(framing, space=found[0], aabb=found[1])
+    coordinates, aabb = ndc(poses, to_scene)
+    return replace(framing, space=coordinates, aabb=aabb)
 
 
-def ndc(poses: Poses, to_scene: Similarity) -> tuple[NDC, Tensor] | None:
+def ndc(poses: Poses, to_scene: Similarity) -> tuple[NDC, Tensor]:
     """The average camera's normalised device coordinates, and the box (6,) in them that holds all frusta.
 
     The near plane is at the nearest thing that any view shows. A disparity's length is the shift that it makes between
     the outermost cameras, so that a cell is about as deep as these can tell.
 
-    Returns: None where a camera is at that plane or beyond it, or a view looks sideways.
+    Raises UserError: a camera is at that plane or beyond it, or a view looks sideways.
     """
     back = _unit(-poses.forward.mean(dim=0))
     up = poses.c2w[:, :, 1].mean(dim=0)
@@ -135,8 +128,10 @@ def ndc(poses: Poses, to_scene: Similarity) -> tuple[NDC, Tensor] | None:
     depths = -((corners - origin) @ axes[2])
     near = float(depths.min())
     local = (centres - origin) @ axes.T
-    if near <= 1.05 * float((-local[:, 2]).max()) or near <= 0:
-        return None
+    if near <= 1.05 * max(0.0, float((-local[:, 2]).max())):
+        raise UserError(
+            "data.space=ndc: there is no plane before all cameras with all that they show behind it: use data.space=box"
+        )
     shift = torch.cdist(local[:, :2], local[:, :2]).max() / near
     space = NDC(axes.float(), origin.float(), near, DEPTH * float(shift))
     seen = space.coordinates(corners)

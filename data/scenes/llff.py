@@ -51,7 +51,9 @@ class LLFF:
         holdout: int = 8  # views 0, holdout, 2 holdout, ... are held out (Mildenhall et al. 2019: 8)
         recentre: bool = True  # y up, the average camera (views from all around: the object) at the origin
         box_size: float = 2.0  # longest side of the scene's box, scene units; 0 = the pose file's units
-        space: SpaceChoice = "auto"  # what the field is laid out in: a box, or ndc for forward-facing views
+        space: SpaceChoice = (
+            "box"  # what the field is laid out in; ndc is for views that all look the same way
+        )
         near_margin: float = 0.9  # on the nearest depths, which are of sparse points (NeRF: 0.9)
         far_margin: float = 1.05  # on the farthest depths
         # rgb behind the box and behind transparency. null: black; but not known, and left to the renderer to learn,

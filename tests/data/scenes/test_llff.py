@@ -70,7 +70,7 @@ def test_known_points_land_on_the_same_pixels(tmp_path: Path, spread: float) -> 
 
 def test_box_size_sets_the_longest_side_or_keeps_the_units(tmp_path: Path) -> None:
     root = write_scene(tmp_path / "s", arc_cameras(10))
-    sides = {size: load(root, box_size=size, space="box") for size in (0.0, 2.0, 5.0)}
+    sides = {size: load(root, box_size=size) for size in (0.0, 2.0, 5.0)}
     assert sides[0.0].to_scene.scale == 1
     for size in (2.0, 5.0):
         box = sides[size].bounds.aabb
