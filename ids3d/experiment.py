@@ -64,7 +64,7 @@ class Job:
     output: str = "outputs"
     seed: int = 0
     device: str = "auto"  # cpu, cuda, cuda:1 (the second one); auto: CUDA where there is a device
-    tracking: Literal["wandb", "csv", "none"] = "csv"
+    tracking: Literal["wandb", "tensorboard", "csv", "none"] = "csv"  # the first two with csv
 
     def __post_init__(self) -> None:
         for key, text in (("name", self.name), ("tag", self.tag)):
@@ -139,6 +139,7 @@ class SceneJob(Job):
     evaluate: Module = module("held-out", "evaluate")
     stage: Literal["all", "reconstruct"] = "all"  # where to stop
     save_minutes: float = 2.0  # between two checkpoints that are saved in passing, against a kill; 0 = none
+    upload_field: bool = False  # with tracking=wandb: the edited field goes there too, as an artifact
     prompt: Prompts = field(default_factory=Prompts)
 
     def check(self) -> None:

@@ -47,11 +47,30 @@ def resize(image: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def colour_depth(depth: Tensor, near: float, far: float) -> Tensor:
-    """Show depth (h, w) in scene units by the colour map Turbo: near is red, far is blue, on a scale of 1 / depth."""
+    """Show depth (h, w) in scene units by the colour map Viridis: near is light, far is dark, on a scale of 1 / depth.
+
+    Equal steps of 1 / depth look equally far apart: the map is perceptually uniform.
+    """
     nearest, farthest = 1 / max(near, 1e-6), 1 / max(far, 1e-6)
     x = ((1 / depth.clamp_min(1e-6) - farthest) / max(nearest - farthest, 1e-12)).clamp(0, 1)
-    colours = colormaps["turbo"](x.detach().cpu().numpy())[..., :3]
+    colours = colormaps["viridis"](x.detach().cpu().numpy())[..., :3]
     return torch.from_numpy(colours).to(depth)
+
+
+def depth_scale(near: float, far: float, height: int) -> Tensor:
+    """Return the scale of `colour_depth`, (height, 64, 3), near on top: five depths in scene units at their colours."""
+    nearest, farthest = 1 / max(near, 1e-6), 1 / max(far, 1e-6)
+    share = torch.linspace(0, 1, height)[:, None]  # from the top
+    colours = colour_depth(1 / (nearest + share * (farthest - nearest)), near, far)
+    image = Image.new("RGB", (64, height), "white")
+    image.paste(Image.fromarray(to_bytes(colours.expand(height, 14, 3))), (4, 0))
+    draw, font = ImageDraw.Draw(image), ImageFont.load_default(size=11)
+    for i in range(5):
+        y = round(i / 4 * (height - 1))
+        depth = 1 / (nearest + i / 4 * (farthest - nearest))
+        draw.line((18, y, 21, y), fill="black")
+        draw.text((24, min(max(y, 6), height - 7)), f"{depth:.3g}", fill="black", font=font, anchor="lm")
+    return torch.from_numpy(np.asarray(image).copy()).float() / 255
 
 
 def depth_range(depths: Iterable[Tensor]) -> tuple[float, float]:
@@ -69,12 +88,15 @@ def difference(a: Tensor, b: Tensor) -> Tensor:
     return (2 * (a - b).abs().mean(dim=-1, keepdim=True)).clamp(0, 1).expand(a.shape)
 
 
-def panel(images: Mapping[str, Tensor], height: int = 192) -> Tensor:
+def panel(
+    images: Mapping[str, Tensor], height: int = 192, depths: tuple[float, float] | None = None
+) -> Tensor:
     """Put images side by side, each with its label on a strip above it.
 
     Args:
         images: by their labels, (h, w, 3); they may differ in size, each is brought to `height`.
         height: of the images, pixels.
+        depths: (near, far) of the depth maps among them, whose scale is put to the right of all.
 
     Returns:
         (height + strip, sum of widths + gaps, 3) in [0, 1] on the CPU.
@@ -82,6 +104,8 @@ def panel(images: Mapping[str, Tensor], height: int = 192) -> Tensor:
     strip, gap = 18, 4
     font = ImageFont.load_default(size=12)
     shown = []
+    if depths is not None:
+        images = {**images, "depth": depth_scale(*depths, height)}
     for label, image in images.items():
         tile = Image.fromarray(to_bytes(image))
         width = max(1, round(tile.width * height / tile.height))

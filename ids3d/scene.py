@@ -104,6 +104,7 @@ class Scene:
         to_scene: from the units and axes of the files to the scene's.
         truth: the edited test views, where they are known.
         captions: what the scene shows (source) and what the edit should show (target), where the folder says.
+        name: what people call it, such as its folder's; empty: nothing.
     """
 
     train: Views
@@ -113,6 +114,7 @@ class Scene:
     to_scene: Similarity
     truth: Truth | None = None
     captions: tuple[str, str] | None = None
+    name: str = ""
 
     def __post_init__(self) -> None:
         if self.truth is not None and len(self.truth.images) != len(self.test):

@@ -21,7 +21,7 @@ RUN_FILES = {
         "results.csv",
         "video.mp4",
     ),
-    *("checkpoints", "renders", "wandb"),
+    *("checkpoints", "renders", "tensorboard", "wandb"),
 }
 
 

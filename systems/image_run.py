@@ -6,11 +6,12 @@ import csv
 import logging
 import time
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import imageio.v3 as iio
 import torch
 from torch import Tensor
 
@@ -30,7 +31,7 @@ from ids3d.systems.report import report_images
 from ids3d.systems.stopping import GracefulStop
 from ids3d.systems.storage import Figures, fingerprint, memory_figures, read_figures, write_json
 from ids3d.tasks import EditTask, SourceImage
-from ids3d.tracking import Tracking
+from ids3d.tracking import Row, Subject, Tracking
 
 log = logging.getLogger(__name__)
 
@@ -74,6 +75,14 @@ class ImageRun:
         self.clip = (
             None if clip is None else ClipScore(TABLETOP_CLIP if clip == "tabletop" else clip).to(self.device)
         )
+
+    @property
+    def subject(self) -> Subject:
+        """What the job is about; its prompts, where all images have the same."""
+        prompts = (
+            {task_prompts(self.job.prompt, task) for task in self.tasks} if len(self.tasks) < 2 else set()
+        )
+        return Subject(self.tasks[0].name if len(self.tasks) == 1 else "", prompts.pop() if prompts else None)
 
     def prepared(self) -> Iterable[PreparedImage]:
         """The images that are still to be edited, read one after the other; what is wrong with one is noted."""
@@ -150,11 +159,12 @@ class ImageRun:
             images["truth"] = truth
         (item.folder / "result.json").unlink(missing_ok=True)  # it speaks of the images that are replaced now
         save_image(item.folder / "edited.png", after)
-        save_image(item.folder / "comparison.png", panel(images))
+        shown_together = panel(images)
+        save_image(item.folder / "comparison.png", shown_together)
         if shown:
             on_the_way = {f"{(i + 1) / len(shown):.0%}": p.permute(1, 2, 0) for i, p in enumerate(shown)}
             save_image(item.folder / "strip.png", panel({"source": before, **on_the_way}))
-        tracking.log_panel(item.task.name, images, 0)
+        tracking.log_panel(f"images/{item.task.name}", shown_together, 0)
         figures = self._measure(item, before, after, truth)
         content: Figures = {
             "settings": item.key,
@@ -195,29 +205,50 @@ def run(job: ImageJob) -> None:
         work = ImageRun(job, stop)
         warn_of_foreign_images(work.prior, job.prompt, work.tasks)
         with locked(job.folder):
-            tracking = Tracking(job, job.folder).open(resume=True)
+            tracking = Tracking(job, job.folder, work.subject).open(resume=True)
             record(job)
             try:
-                for batch in batches(work.prepared(), work.cfg.batch_size):
-                    work.edit(batch, tracking)
+                try:
+                    for batch in batches(work.prepared(), work.cfg.batch_size):
+                        work.edit(batch, tracking)
+                finally:
+                    results = write_table(job.folder, work.tasks)
+                means = means_of(results)
+                totals = {"images": float(len(results)), "time/total_seconds": time.monotonic() - start}
+                figures: Figures = {**means, **totals, **memory_figures(work.device)}
+                report = report_images(job, figures, [str(row["name"]) for row in results])
+                tracking.log_table("images/results", table_rows(job.folder, results), 0)
+                tracking.log_summary(figures, 0)
+                tracking.keep("report", "report", report)
+                write_json(job.folder / "metrics.json", figures)
             finally:
                 tracking.close()
-                results = write_table(job.folder, work.tasks)
-    means = {
-        name: sum(values) / len(values)
-        for name in dict.fromkeys(key for row in results for key in row if "/" in key)
-        if (values := [value for row in results if isinstance(value := row.get(name), int | float)])
-    }
-    totals = {"images": float(len(results)), "time/total_seconds": time.monotonic() - start}
-    figures: Figures = {**means, **totals, **memory_figures(work.device)}
-    report_images(job, figures, [str(row["name"]) for row in results])
-    write_json(job.folder / "metrics.json", figures)
     for name, value in means.items():
         print(f"{name} = {value:.4g}")
     print(f"results: {job.folder}")
     if work.failures.lines:
         failed = len(work.failures.lines)
         raise UserError(f"{failed} of {len(work.tasks)} images not edited: {'; '.join(work.failures.lines)}")
+
+
+def means_of(results: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """The mean of each figure over the images that have it."""
+    return {
+        name: sum(values) / len(values)
+        for name in dict.fromkeys(key for row in results for key in row if "/" in key)
+        if (values := [value for row in results if isinstance(value := row.get(name), int | float)])
+    }
+
+
+def table_rows(folder: Path, results: Sequence[Mapping[str, Any]]) -> list[Row]:
+    """The table of the results with their pictures, whenever they were edited."""
+    rows = []
+    for result in results:
+        file = folder / str(result["name"]) / "comparison.png"
+        images = {"comparison": torch.from_numpy(iio.imread(file)).float() / 255} if file.exists() else {}
+        cells = {k: v for k, v in result.items() if k != "name" and v is not None}
+        rows.append(Row(str(result["name"]), images, cells))
+    return rows
 
 
 def batches(items: Iterable[PreparedImage], size: int) -> Iterable[list[PreparedImage]]:

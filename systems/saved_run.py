@@ -88,6 +88,6 @@ def evaluate_again(job: SceneJob) -> Figures:
             run.tracking.open(resume=True)
             try:
                 figures = {**saved.figures, **run.evaluate(saved.source, saved.edited)}
+                return finish_edit(run, figures, saved.edited.steps)
             finally:
                 run.tracking.close()
-            return finish_edit(run, figures)

@@ -30,6 +30,7 @@ from ids3d.scene import Scene
 from ids3d.systems.edit_scene.protocol import SceneEdit
 from ids3d.systems.evaluate.protocol import EvaluationSystem
 from ids3d.systems.fitting import ResumeCheckpoint, fit
+from ids3d.systems.lightning_log import TrackingLogger
 from ids3d.systems.prompts import scene_prompts, warn_of_foreign_scene
 from ids3d.systems.run_folder import replaced_by
 from ids3d.systems.stopping import GracefulStop
@@ -42,7 +43,7 @@ from ids3d.systems.storage import (
     save_tensors,
     write_json,
 )
-from ids3d.tracking import Tracking
+from ids3d.tracking import Subject, Tracking
 
 log = logging.getLogger(__name__)
 
@@ -95,7 +96,12 @@ class SceneRun:
     @cached_property
     def tracking(self) -> Tracking:
         """Logs this run, once it is open."""
-        return Tracking(replaced_by(self.job), self.folder)
+        return Tracking(replaced_by(self.job), self.folder, self.subject)
+
+    @property
+    def subject(self) -> Subject:
+        """What this run is about."""
+        return Subject(self.scene.name)
 
     @property
     def resume_hint(self) -> str:
@@ -204,7 +210,7 @@ class SceneRun:
             label=label,
             device=self.device,
             resume=resume,
-            loggers=self.tracking.loggers,
+            loggers=[TrackingLogger(self.tracking)],
             validate_every=module.cfg.validate_every,
             log_every=module.cfg.log_every,
         )
@@ -228,6 +234,10 @@ class SceneEditRun(SceneRun):
     @property
     def key(self) -> str:
         return self.edit_key()
+
+    @property
+    def subject(self) -> Subject:
+        return Subject(self.scene.name, self.prompts)
 
     def prepare(self) -> None:
         """Open all that will be needed: prior, guidance, what evaluates. Raises UserError."""
@@ -333,6 +343,7 @@ class SceneEditRun(SceneRun):
 
     def evaluate(self, source: Renderer, edited: EditedField) -> Figures:
         """The figures of the edit; writes its images and its film."""
+        self.tracking.begin("evaluating", 0)
         figures: Figures = {**self.evaluation.figures(source, edited.renderer, edited.steps)}
         self.evaluation.film(source, edited.renderer, edited.steps)
         return figures

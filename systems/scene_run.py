@@ -108,11 +108,15 @@ def reconstruct_only(run: SceneRun) -> Figures:
     try:
         reconstruction = run.reconstruct()
         run.check()
-        show_reconstruction(run.scene, reconstruction.renderer, run.folder, run.device, run.check)
+        run.tracking.begin("evaluating", 0)
+        show_reconstruction(
+            run.scene, reconstruction.renderer, run.folder, run.device, run.check, run.tracking
+        )
+        figures = with_totals(run, {**reconstruction.figures})
+        run.tracking.log_summary(figures, 0)
+        write_json(run.folder / "metrics.json", figures)
     finally:
         run.tracking.close()
-    figures = with_totals(run, {**reconstruction.figures})
-    write_json(run.folder / "metrics.json", figures)
     return figures
 
 
@@ -120,21 +124,31 @@ def reconstruct_and_edit(run: SceneEditRun) -> Figures:
     """The whole run."""
     try:
         reconstruction = run.reconstruct()
+        run.tracking.log_summary(reconstruction.figures, 0)
         run.check()
         edited = run.edit(reconstruction.renderer)
         run.check()
         figures: Figures = {**reconstruction.figures, "edit/seconds": edited.seconds}
         figures.update(run.evaluate(reconstruction.renderer, edited))
+        return finish_edit(run, figures, edited.steps)
     finally:
         run.tracking.close()
-    return finish_edit(run, figures)
 
 
-def finish_edit(run: SceneEditRun, figures: Figures) -> Figures:
-    """Add what the whole run took, and write report and metrics.json."""
+def finish_edit(run: SceneEditRun, figures: Figures, steps: int) -> Figures:
+    """Add what the whole run took, write report and metrics.json, and hand all that came out to the tracking.
+
+    Args:
+        steps: of the edit.
+    """
     figures["guidance"] = run.job.guidance.type
     figures = with_totals(run, figures)
-    report_scene(run.job, run.prompts, figures)
+    report = report_scene(run.job, run.prompts, figures)
+    run.tracking.log_summary(figures, steps)
+    run.tracking.keep("report", "report", report)
+    run.tracking.keep("film", "video", run.folder / "video.mp4")
+    if run.job.upload_field:
+        run.tracking.keep("field", "model", run.checkpoints / "last.ckpt")
     write_json(run.folder / "metrics.json", figures)
     return figures
 

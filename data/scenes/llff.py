@@ -128,6 +128,7 @@ class LLFF:
             to_scene=framing.to_scene,
             truth=read_truth(self.root, test),
             captions=read_captions(self.root),
+            name=self.root.resolve().name,
         )
         log.info("%s: %s; %s", self.root, found, scene.describe())
         return scene

@@ -21,7 +21,7 @@ HABITS = {
     "system.guidance_type": "the guidance is guidance=…, such as ids or dds",
     "system.geometry": "the geometry's settings are at the top, such as geometry.voxels=…",
     "system.renderer": "the renderer's settings are at the top, such as renderer.steps=…",
-    "system.loggers": "where figures are logged is tracking=wandb, csv or none",
+    "system.loggers": "where figures are logged is tracking=wandb, tensorboard, csv or none",
     "system.optimizer": "rates are edit.lr=…, reconstruct.lr_density=… and reconstruct.lr_appearance=…",
     "trainer": "there is no trainer; numbers of steps are edit.steps=… and reconstruct.steps=…",
     "trainer.max_steps": "numbers of steps are edit.steps=… and reconstruct.steps=…",

@@ -10,7 +10,13 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from ids3d.models.guidance.protocol import Generators, Guidance, GuidanceConfig, GuidanceOutput
+from ids3d.models.guidance.protocol import (
+    Generators,
+    Guidance,
+    GuidanceConfig,
+    GuidanceOutput,
+    GuidanceTrace,
+)
 from ids3d.models.guidance.sampling import sample_timestep_and_noise
 from ids3d.models.priors.alignment import align
 from ids3d.models.priors.protocol import Prior, Prompt, SharedAttention
@@ -30,6 +36,7 @@ class EditStep:
         generator: where a method draws what else it needs.
         progress: how much of the run is done, in [0, 1].
         figures: for logging only, means over the batch; a method adds its own.
+        residuals: for logging only, (b,) each: a method that iterates adds what is left after 0, 1, ... iterations.
     """
 
     z_src: Tensor
@@ -41,6 +48,7 @@ class EditStep:
     generator: Generators
     progress: float = 0.0
     figures: dict[str, float] = field(default_factory=dict)
+    residuals: list[Tensor] = field(default_factory=list)
 
     @property
     def eps(self) -> Tensor:
@@ -100,7 +108,8 @@ class Distillation(Guidance, ABC):
         if cfg.max_rms is not None:
             grad = grad * (cfg.max_rms / rms.clamp(min=cfg.max_rms))
         figures = {"t": t.float().mean().item(), "grad_rms": rms.mean().item(), **step.figures}
-        return GuidanceOutput(grad, figures)
+        residuals = torch.stack(step.residuals, dim=1) if step.residuals else None
+        return GuidanceOutput(grad, figures, GuidanceTrace(t, rms[:, 0, 0, 0], residuals))
 
     def takes_attention(self, step: EditStep) -> bool:
         """Whether the target is predicted with the source's attention in this step."""

@@ -50,6 +50,7 @@ class IDS(ContrastiveDistillation):
         residuals.append(_distance(step.z_src, self.schedule.posterior_mean(z_t_src, eps_src, step.t)))
         means = torch.stack(residuals).mean(1).tolist()
         step.figures.update({f"residual_{i}": mean for i, mean in enumerate(means)})
+        step.residuals.extend(residuals)
         return eps_trg - eps_src + self.cfg.w_cut * cut
 
 

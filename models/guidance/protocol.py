@@ -63,6 +63,22 @@ class GuidanceConfig:
 
 
 @dataclass(frozen=True)
+class GuidanceTrace:
+    """What can be drawn of the batch's latents, each by itself; for logging only.
+
+    Attributes:
+        t: (b,), the timesteps.
+        grad_rms: (b,), the root mean square of the gradient before `max_rms`.
+        residuals: (b, N + 1), of fixed-point regularisation: ‖z_src − z_{0|t}‖ after 0 to N iterations; None: another
+            method.
+    """
+
+    t: Tensor
+    grad_rms: Tensor
+    residuals: Tensor | None = None
+
+
+@dataclass(frozen=True)
 class GuidanceOutput:
     """What a method returns.
 
@@ -70,10 +86,12 @@ class GuidanceOutput:
         grad: (b, c, h, w), to be descended, without a graph. It is the paper's own; its factor belongs to the loop: in
             2D the published step is plain SGD of 0.1 on 2000⟨z_trg, grad⟩/(h·w) at 64x64, z_trg ← z_trg − 0.0488 grad.
         figures: for logging only, means over the batch.
+        trace: of the latents; None: the method keeps none.
     """
 
     grad: Tensor
     figures: dict[str, float]
+    trace: GuidanceTrace | None = None
 
 
 class Guidance(Protocol):

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import math
-from typing import ClassVar, Literal
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
 
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
 from ids3d.cameras import Cameras
-from ids3d.images import colour_depth, depth_range, difference, resize
+from ids3d.images import colour_depth, depth_range, difference, panel, resize
 from ids3d.metrics import psnr
 from ids3d.models.priors.protocol import Prompt, editing_size
 from ids3d.models.renderers.protocol import Render, Renderer
+from ids3d.systems.edit_scene.curves import GuidanceCurves
 from ids3d.systems.edit_scene.protocol import EditConfig, SceneEdit
 from ids3d.systems.edit_scene.region import (
     DIFFERENCE,
@@ -43,6 +45,7 @@ class EditingSystem(pl.LightningModule):
         self.automatic_optimization = False
         self.cfg, self.renderer, self.scene, self.seed = cfg, renderer, edit.scene, edit.seed
         self.prior, self.tracking = edit.prior, edit.tracking
+        self.curves = GuidanceCurves()
         source, target = edit.prompts
         self.prompts: tuple[Prompt, Prompt] = (self.prior.embed([source]), self.prior.embed([target]))
         cameras = self.scene.train.cameras
@@ -88,10 +91,23 @@ class EditingSystem(pl.LightningModule):
             self.log("edit/psnr_inside_at_prior_size", psnr(edited.rgb, image, touched), batch_size=1)
             self.log("edit/psnr_outside_at_prior_size", psnr(edited.rgb, image, ~touched), batch_size=1)
         if self.tracking is not None:
-            images = comparison(self.sources.renderer.render(camera), edited)
-            self.tracking.log_panel(f"edit/{self.scene.test.names[view]}", images, self.global_step)
+            step = self.global_step - 1  # of which these are the results, and the figures are logged as
+            shown = comparison(self.sources.renderer.render(camera), edited).panel()
+            self.tracking.log_panel(f"edit/{self.scene.test.names[view]}", shown, step)
             if view == 0 and self.region is not None:
-                self.tracking.log_panel("edit/region", self._region_shown(self.region), self.global_step)
+                self.tracking.log_panel("edit/region", panel(self._region_shown(self.region)), step)
+
+    def on_train_end(self) -> None:
+        """Log the curves of the guidance."""
+        if self.tracking is not None:
+            for curve in self.curves.curves():
+                self.tracking.log_curve(curve)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["guidance_curves"] = self.curves.state()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.curves = GuidanceCurves(checkpoint.get("guidance_curves", ()))
 
     def _region_shown(self, region: Region) -> dict[str, Tensor]:
         """Some training views, dark where the edit may not act, by their names."""
@@ -128,13 +144,31 @@ class SourceLatents:
         return self._latents[view]
 
 
-def comparison(source: Render, edited: Render) -> dict[str, Tensor]:
-    """Images (h, w, 3) in [0, 1] to be shown side by side, by their captions; both depths on one scale."""
+@dataclass(frozen=True)
+class Comparison:
+    """A view before and after an edit.
+
+    Attributes:
+        images: (h, w, 3) in [0, 1], by their labels.
+        depths: (near, far), the scale of both depth maps.
+    """
+
+    images: dict[str, Tensor]
+    depths: tuple[float, float]
+
+    def panel(self) -> Tensor:
+        """All of it side by side (h, w, 3)."""
+        return panel(self.images, depths=self.depths)
+
+
+def comparison(source: Render, edited: Render) -> Comparison:
+    """Two renders of a view, their depths on one scale, and where they differ."""
     near, far = depth_range([source.depth, edited.depth])
-    return {
+    images = {
         "source": source.rgb,
         "edited": edited.rgb,
+        "difference": difference(source.rgb, edited.rgb),
         "source depth": colour_depth(source.depth, near, far),
         "edited depth": colour_depth(edited.depth, near, far),
-        "difference": difference(source.rgb, edited.rgb),
     }
+    return Comparison(images, (near, far))

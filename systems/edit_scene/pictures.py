@@ -160,6 +160,7 @@ class EditThroughPictures(EditingSystem):
             [generator_for(self.seed, f"guidance/{view}", index) for view in views],
             progress=index / (self.rounds * self.guidance_steps),
         )
+        self.curves.add(output.trace)
         self.latents.grad = torch.zeros_like(self.latents)
         self.latents.grad[views] = weights * output.grad.to(self.latents)
         moved = (self.latents[views] - z_src).square().mean().sqrt()

@@ -101,6 +101,7 @@ class EditScene(EditingSystem):
             generator_for(self.seed, "guidance", step),
             progress=step / self.cfg.steps,
         )
+        self.curves.add(output.trace)
         grad, region = output.grad.to(z_trg) / len(views), self.region
         if region is not None:
             grad = grad * region.latents[views]

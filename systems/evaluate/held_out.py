@@ -27,35 +27,51 @@ from ids3d.progress import track
 from ids3d.registry import register
 from ids3d.scene import Scene
 from ids3d.systems.edit_scene.editing import comparison
-from ids3d.tracking import Tracking
+from ids3d.tracking import Row, Tracking
 
 TABLETOP_CLIP = Path(ids3d.__file__).parent / "weights" / "tabletop" / "clip"
 
 
 def show_reconstruction(
-    scene: Scene, renderer: Renderer, folder: Path, device: torch.device, check: Callable[[], None]
+    scene: Scene,
+    renderer: Renderer,
+    folder: Path,
+    device: torch.device,
+    check: Callable[[], None],
+    tracking: Tracking,
 ) -> None:
-    """Write each held-out view to renders/: the photograph, the render, its depth and the difference, and a panel."""
+    """Write each held-out view to renders/: the photograph, the render, its depth and the difference, and a panel.
+
+    Args:
+        check: called between two views; may raise to stop.
+        tracking: gets the panels and a table of them.
+    """
+    rows = []
     for i in track(range(len(scene.test)), "renders"):
         check()
         render, photograph = (
             renderer.render(scene.test.cameras[i].to(device)),
             scene.test.images[i].to(device),
         )
+        depths, name = depth_range([render.depth]), scene.test.names[i]
         images = {
             "photograph": photograph,
             "render": render.rgb,
-            "depth": colour_depth(render.depth, *depth_range([render.depth])),
             "difference": difference(render.rgb, photograph),
+            "depth": colour_depth(render.depth, *depths),
         }
-        write_images(folder / "renders", scene.test.names[i], images)
+        shown = panel(images, depths=depths)
+        write_images(folder / "renders", name, images, shown)
+        tracking.log_panel(f"reconstruction/{name}", shown, 0)
+        rows.append(Row(name, images, {"psnr": psnr(render.rgb, photograph)}))
+    tracking.log_table("reconstruction/views", rows, 0)
 
 
-def write_images(renders: Path, name: str, images: dict[str, Tensor]) -> None:
-    """Write a view's images, and all of them side by side, as PNGs called after the view."""
+def write_images(renders: Path, name: str, images: dict[str, Tensor], shown: Tensor) -> None:
+    """Write a view's images, and how they are shown side by side, as PNGs called after the view."""
     for label, image in images.items():
         save_image(renders / f"{name}_{label.replace(' ', '_')}.png", image)
-    save_image(renders / f"{name}_panel.png", panel(images))
+    save_image(renders / f"{name}_panel.png", shown)
 
 
 @register("evaluate", "held-out")
@@ -68,7 +84,7 @@ class Evaluate:
         target: the target prompt.
         folder: the run's; images go to renders/, the film to video.mp4.
         check: called between two views; may raise to stop.
-        tracking: gets the panels and the film.
+        tracking: gets the panels, a table of them with each view's figures, and the film.
     """
 
     @dataclass
@@ -108,13 +124,16 @@ class Evaluate:
 
         Means over views of each view's figure; views on which a figure is undefined (an empty mask) are left out.
         """
-        test, each = self.scene.test, []
+        test, rows, each = self.scene.test, list[Row](), list[dict[str, float]]()
         for i in track(range(len(test)), "evaluating"):
             self.check()
             camera = test.cameras[i].to(self.device)
             before, after = source.render(camera), edited.render(camera)
-            self._write(test.names[i], before, after, step)
+            images = self._write(test.names[i], before, after, step)
             each.append(self._measure(i, before.rgb.cpu(), after.rgb.cpu()))
+            rows.append(Row(test.names[i], images, {**each[-1]}))
+        if self.tracking is not None:
+            self.tracking.log_table("evaluate/views", rows, step)
         figures = {name: mean_of_finite(view[name] for view in each) for name in (each[0] if each else {})}
         if self.clip is not None and each:
             rose = [view["edit/clip_score"] > view["source/clip_score"] for view in each]
@@ -134,11 +153,13 @@ class Evaluate:
                 figures[f"{name}/clip_score"] = float(score)
         return figures
 
-    def _write(self, name: str, before: Render, after: Render, step: int) -> None:
-        images = comparison(before, after)
-        write_images(self.folder / "renders", name, images)
+    def _write(self, name: str, before: Render, after: Render, step: int) -> dict[str, Tensor]:
+        compared = comparison(before, after)
+        shown = compared.panel()
+        write_images(self.folder / "renders", name, compared.images, shown)
         if self.tracking is not None:
-            self.tracking.log_panel(f"evaluate/{name}", images, step)
+            self.tracking.log_panel(f"evaluate/{name}", shown, step)
+        return compared.images
 
     def film(self, source: Renderer, edited: Renderer, step: int) -> None:
         """video.mp4: the source beside the edit, along a smooth path near the training cameras."""

@@ -29,6 +29,7 @@ from ids3d.files import locked
 from ids3d.images import save_image
 from ids3d.provenance import record
 from ids3d.systems.fitting import ResumeCheckpoint, fit
+from ids3d.systems.lightning_log import TrackingLogger
 from ids3d.systems.stopping import GracefulStop
 from ids3d.systems.storage import fingerprint, write_json
 from ids3d.tabletop.captions import relations
@@ -134,7 +135,7 @@ def run(training: TrainingJob) -> None:
 
         def show(picture: Tensor, step: int) -> None:
             save_image(folder / "samples" / f"step-{step:06d}.png", picture)
-            tracking.log_panel("samples", {f"step {step}": picture}, step)
+            tracking.log_panel("samples", picture, step)
 
         module = training.train.build(training.seed, show)
         settings = fingerprint({key: training.to_mapping()[key] for key in ("train", "seed")})
@@ -150,7 +151,7 @@ def run(training: TrainingJob) -> None:
                 label=training.name,
                 device=pick_device(training.device),
                 resume=resume,
-                loggers=tracking.loggers,
+                loggers=[TrackingLogger(tracking)],
                 validate_every=cfg.sample_every,
             )
         except Interrupted:  # what is there so far can be tried, or gone on from elsewhere
