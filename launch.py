@@ -115,6 +115,7 @@ def main(argv: Sequence[str]) -> None:
     arguments = parse_arguments(argv)
     from ids3d.config import find_config
     from ids3d.experiment import ImageJob, SceneJob, TrainingJob, load
+    from ids3d.quiet import quieten_libraries
 
     files = [find_config(file) for file in arguments.files]
     earlier = bool(arguments.test or arguments.resume)
@@ -122,6 +123,7 @@ def main(argv: Sequence[str]) -> None:
     if arguments.print_config:
         print(job.to_yaml(), end="")
         return
+    quieten_libraries()
     job = dataclasses.replace(job, tag=job.tag or job.default_tag())
     if arguments.overwrite and not isinstance(job, SceneJob):
         raise UserError("--overwrite is for runs over a scene: what others have finished is not done again")

@@ -14,6 +14,7 @@ from ids3d.bench import ablation, cost, images, options, residual, reversibility
 from ids3d.cli import ArgumentParser, run_command
 from ids3d.errors import Interrupted
 from ids3d.provenance import summary
+from ids3d.quiet import quieten_libraries
 from ids3d.report.page import Report
 from ids3d.systems.fitting import quieten_lightning
 
@@ -55,6 +56,7 @@ def main(argv: Sequence[str]) -> None:
     arguments = make_parser().parse_args([word for word in argv if word not in overrides])
     arguments.overrides = overrides
     quieten_lightning()
+    quieten_libraries()
     try:
         report = arguments.run(arguments, shlex.join([*PROGRAM.split(), *argv]))
     except (Interrupted, KeyboardInterrupt) as stopped:

@@ -12,6 +12,7 @@ from PIL.Image import Image
 
 from ids3d.cli import ArgumentParser, positive_int, run_command
 from ids3d.errors import UserError
+from ids3d.quiet import quieten_libraries
 from ids3d.tabletop.edits import KINDS, sample_edit
 from ids3d.tabletop.scene import HELD_OUT, around_cameras, forward_cameras, middle, open_side
 from ids3d.tabletop.world import FORMER, WORLDS, world_of
@@ -213,14 +214,9 @@ def _evaluate(command: argparse.ArgumentParser) -> None:
 
 def run_evaluate(given: argparse.Namespace) -> None:
     """Measure a prior, write the figures and print them."""
-    import diffusers
-    import transformers
-
     from ids3d.tabletop.evaluate import EvaluationConfig, evaluate
 
-    for library in (diffusers, transformers):
-        library.utils.logging.disable_progress_bar()
-        library.utils.logging.set_verbosity_error()
+    quieten_libraries()
     cfg = EvaluationConfig(
         prompts=given.prompts,
         steps=given.steps,

@@ -116,3 +116,7 @@ class Tracker(Protocol):
     def close(self) -> None:
         """Write what is left, and end."""
         return
+
+    def abandon(self) -> None:
+        """It has failed: let go of all that it holds, so that nothing waits for it when the process ends."""
+        return

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+import os
 import shutil
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 from torch import Tensor
 
@@ -14,9 +16,6 @@ from ids3d.errors import UserError
 from ids3d.experiment import Job
 from ids3d.images import to_bytes
 from ids3d.tracking.protocol import Curve, Row, Subject, Tracker
-
-if TYPE_CHECKING:
-    from torch.utils.tensorboard import SummaryWriter
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +27,7 @@ class TensorBoardLog(Tracker):
         job: its settings are shown as text.
         folder: the run's.
         subject: what the run is about; shown as text.
-        resume: go on with what is there; otherwise it is deleted. Steps that are done again hide what was there of them.
+        resume: go on with what is there; otherwise it is deleted. Steps done again hide what was there of them.
 
     Raises UserError: TensorBoard is not installed.
     """
@@ -37,45 +36,46 @@ class TensorBoardLog(Tracker):
 
     def __init__(self, job: Job, folder: Path, subject: Subject, resume: bool) -> None:
         try:
-            from torch.utils.tensorboard import SummaryWriter
+            import tensorboard
         except ImportError:
             raise UserError(
                 "tracking=tensorboard: TensorBoard is not installed: pip install 'ids3d[tensorboard]', or use "
                 "tracking=csv"
             ) from None
-        self.job, self.folder, self.subject = job, folder / "tensorboard", subject
-        self._new, self._resume = SummaryWriter, resume
-        self._writer: SummaryWriter | None = None
+        self.folder = folder / "tensorboard"
+        self._file: EventFile | None = None
+        self._about = f"{subject.group(job.name)}\n\n    " + job.to_yaml().replace("\n", "\n    ")
         if not resume:
             shutil.rmtree(self.folder, ignore_errors=True)
-        log.info("TensorBoard: tensorboard --logdir %s", self.folder)
+        shown = job.folder / "tensorboard"
+        log.info("TensorBoard %s: tensorboard --logdir %s", tensorboard.__version__, shown)
 
     def begin(self, phase: str, step: int) -> None:
         """Open the phase's log; TensorBoard leaves out what earlier processes wrote there of later steps."""
         self.close()
-        self._writer = self._new(self.folder / phase, purge_step=step if self._resume else None)
-        about = self.subject.group(self.job.name)
-        self._writer.add_text("settings", f"{about}\n\n    {_indented(self.job.to_yaml())}", step)
+        self._file = EventFile(self.folder / phase, step)
+        self._file.text("settings", self._about, step)
 
     @property
-    def writer(self) -> SummaryWriter:
+    def file(self) -> EventFile:
         """The phase's log; of what comes before any phase, the run's."""
-        if self._writer is None:
-            self._writer = self._new(self.folder)
-        return self._writer
+        if self._file is None:
+            self._file = EventFile(self.folder, 0)
+        return self._file
 
     def figures(self, figures: Mapping[str, float], step: int) -> None:
         for name, value in figures.items():
-            self.writer.add_scalar(name, value, step)
+            self.file.scalar(name, value, step)
 
     def panel(self, name: str, image: Tensor, step: int) -> None:
-        self.writer.add_image(name, to_bytes(image), step, dataformats="HWC")
+        self.file.image(name, image, step)
 
     def curve(self, curve: Curve) -> None:
         """In a log beside the phases': its x is no step, and must not go when a phase is gone on with."""
-        with self._new(self.folder / "curves", purge_step=0) as writer:
-            for x, y in curve.points:
-                writer.add_scalar(curve.title, y, round(x))
+        file = EventFile(self.folder / "curves", 0)
+        for x, y in curve.points:
+            file.scalar(curve.title, y, round(x))
+        file.close()
 
     def table(self, name: str, rows: Sequence[Row], step: int) -> None:
         columns = list(dict.fromkeys(column for row in rows for column in row.cells))
@@ -83,26 +83,68 @@ class TensorBoardLog(Tracker):
         for row in rows:
             cells = [_cell(row.cells.get(column, "")) for column in columns]
             lines.append(f"| {_cell(row.name)} | " + " | ".join(cells) + " |")
-        self.writer.add_text(name, "\n".join(lines), step)
+        self.file.text(name, "\n".join(lines), step)
 
     def summary(self, figures: Mapping[str, float | str], step: int) -> None:
         self.figures({k: v for k, v in figures.items() if isinstance(v, int | float)}, step)
 
     def flush(self) -> None:
-        if self._writer is not None:
-            self._writer.flush()
+        if self._file is not None:
+            self._file.flush()
 
     def close(self) -> None:
-        if self._writer is not None:
-            self._writer.close()
-            self._writer = None
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+
+class EventFile:
+    """An event file that is written at once.
+
+    torch's SummaryWriter writes from a thread, which says by a traceback on the terminal that the disk is full.
+
+    Args:
+        folder: gets the file, beside those of earlier processes.
+        step: TensorBoard leaves out what those hold of this step and later ones.
+    """
+
+    def __init__(self, folder: Path, step: int) -> None:
+        from tensorboard.compat.proto import event_pb2
+        from tensorboard.summary.writer.record_writer import RecordWriter
+        from torch.utils.tensorboard import summary
+
+        self._proto, self._summary = event_pb2, summary
+        folder.mkdir(parents=True, exist_ok=True)
+        name = f"events.out.tfevents.{time.time_ns()}.{os.getpid()}"
+        self._writer = RecordWriter((folder / name).open("ab"))
+        self._write(file_version="brain.Event:2")
+        self._write(session_log=event_pb2.SessionLog(status=event_pb2.SessionLog.START), step=step)
+
+    def _write(self, **content: Any) -> None:
+        event = self._proto.Event(wall_time=time.time(), **content)
+        self._writer.write(event.SerializeToString())
+
+    def scalar(self, name: str, value: float, step: int) -> None:
+        """Write a figure."""
+        self._write(summary=self._summary.scalar(name, value), step=step)
+
+    def image(self, name: str, image: Tensor, step: int) -> None:
+        """Write a picture (h, w, 3) in [0, 1]."""
+        self._write(summary=self._summary.image(name, to_bytes(image), dataformats="HWC"), step=step)
+
+    def text(self, name: str, text: str, step: int) -> None:
+        """Write Markdown."""
+        self._write(summary=self._summary.text(name, text), step=step)
+
+    def flush(self) -> None:
+        """Bring to the disk what has been written."""
+        self._writer.flush()
+
+    def close(self) -> None:
+        """End the file."""
+        self._writer.close()
 
 
 def _cell(value: float | str) -> str:
     """A value in a table of Markdown."""
     return value.replace("|", "\\|") if isinstance(value, str) else f"{value:.4g}"
-
-
-def _indented(text: str) -> str:
-    """Text as Markdown's code."""
-    return text.replace("\n", "\n    ")

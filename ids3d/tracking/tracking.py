@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -71,6 +72,8 @@ class Tracking:
             except Exception as error:  # a tracker's library can raise anything, and is not worth the run
                 self._trackers.remove(tracker)
                 log.warning("%s fails (%s): the run goes on without it", tracker.label, _reason(error))
+                with contextlib.suppress(Exception):
+                    tracker.abandon()
 
     def begin(self, phase: str, step: int) -> None:
         """Log what comes as of a phase that stands at a step; what is logged of its later steps is done again."""

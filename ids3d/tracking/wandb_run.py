@@ -78,6 +78,8 @@ class WandbRun(Tracker):
             )
         except wandb.Error as error:
             raise UserError(f"W&B: {error}; set WANDB_MODE=offline, or use tracking=csv") from error
+        # W&B's own log is a file in the run's folder, and complains on the terminal when that is full or gone.
+        logging.getLogger("wandb").handlers = [logging.NullHandler()]
         self._row = self._reserved = max(last_row, self._run.step)
         self._reserve()
 
@@ -151,6 +153,10 @@ class WandbRun(Tracker):
             raise UserError(f"not uploaded within {FINISH_SECONDS} s; to upload the rest: {sync}") from None
         if self.offline:
             print(f"W&B ran offline; to send this run to your account: {sync}")
+
+    def abandon(self) -> None:
+        """End W&B's service, which would else be waited for at the end."""
+        self._wandb.teardown(exit_code=1)
 
 
 def _config(job: Job, subject: Subject) -> dict[str, Any]:

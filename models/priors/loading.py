@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +12,6 @@ from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
 from huggingface_hub import HfApi
 from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 from transformers import CLIPTextModel, CLIPTokenizer
-from transformers.utils import logging as transformers_logging
 
 from ids3d.errors import UserError
 from ids3d.reading import given_path
@@ -51,8 +48,7 @@ def load_checkpoint(path: str, dtype: torch.dtype, variant: str | None = None) -
     options |= {"variant": variant} if variant else {}
     unet = _load(UNet2DConditionModel, source, "unet", torch_dtype=dtype, **options)
     vae = _load(AutoencoderKL, source, "vae", torch_dtype=dtype, **options)
-    with _no_bar_for(source):
-        text_encoder = _load(CLIPTextModel, source, "text_encoder", dtype=dtype, **options)
+    text_encoder = _load(CLIPTextModel, source, "text_encoder", dtype=dtype, **options)
     options.pop("variant", None)
     tokenizer = _load(CLIPTokenizer, source, "tokenizer", **options)
     # Whatever sampler the checkpoint names, DDPM's class reads the noise schedule out of its settings.
@@ -103,19 +99,6 @@ def _locate(path: str) -> tuple[str, dict[str, Any]]:
     except Exception:  # the kinds of network failure depend on the version of the hub's client
         return path, {"local_files_only": True}
     return path, {"local_files_only": False}
-
-
-@contextmanager
-def _no_bar_for(source: str) -> Iterator[None]:
-    """Turn off transformers' progress bar where files are only read. Downloads keep theirs."""
-    quiet = Path(source).is_dir() and transformers_logging.is_progress_bar_enabled()
-    if quiet:
-        transformers_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if quiet:
-            transformers_logging.enable_progress_bar()
 
 
 def _load(cls: Any, source: str, part: str, **options: Any) -> Any:
