@@ -11,7 +11,7 @@ def quieten_libraries() -> None:
     """
     import diffusers  # seconds to import: only who loads models pays
     import transformers
-    from huggingface_hub.utils import are_progress_bars_disabled, enable_progress_bars
+    from huggingface_hub.utils.tqdm import are_progress_bars_disabled, enable_progress_bars
 
     downloads = not are_progress_bars_disabled()
     for library in (transformers, diffusers):

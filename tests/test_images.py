@@ -13,10 +13,20 @@ import imageio.v3 as iio
 import numpy as np
 import pytest
 import torch
+from skimage.color import rgb2lab
 
 from ids3d.cameras import Cameras, look_at
 from ids3d.errors import UserError
-from ids3d.images import colour_depth, depth_range, difference, film_path, panel, save_image, save_video
+from ids3d.images import (
+    colour_depth,
+    depth_range,
+    depth_scale,
+    difference,
+    film_path,
+    panel,
+    save_image,
+    save_video,
+)
 from ids3d.scene import CameraLayout
 
 Y, Z = torch.tensor([0.0, 1.0, 0.0]), torch.tensor([0.0, 0.0, 1.0])
@@ -36,14 +46,27 @@ def test_an_image_comes_back_and_leaves_nothing_else(tmp_path: Path) -> None:
     np.testing.assert_allclose(iio.imread(tmp_path / "deep" / "a.png"), expected, atol=0)
 
 
-def test_depth_colours_run_from_red_to_blue() -> None:
+def test_depth_colours_run_from_light_to_dark_in_even_steps() -> None:
     colours = colour_depth(torch.tensor([[1.0, 2.0, 100.0]]), near=1.0, far=100.0)[0]
     assert colours.shape == (3, 3) and colours.min() >= 0 and colours.max() <= 1
-    assert colours[0].argmax() == 0
-    # Turbo as published (Mikhailov 2019) at a quarter, a half and three quarters of the scale.
-    middle = 1 / torch.tensor([[0.25, 0.5, 0.75]])
-    expected = torch.tensor([[0.154, 0.739, 0.940], [0.644, 0.990, 0.234], [0.981, 0.505, 0.131]])
-    torch.testing.assert_close(colour_depth(middle, 1.0, 1e9)[0], expected, atol=0.02, rtol=0)
+    # Lightness L* (CIELAB) falls from near to far, by as much in each fifth of the scale of 1 / depth.
+    inverse = torch.linspace(0, 1, 6).clamp_min(1e-9)[None]
+    lightness = rgb2lab(colour_depth(1 / inverse, 1.0, 1e9).numpy())[0, :, 0]
+    steps = np.diff(lightness)
+    assert lightness[0] < 20 and lightness[-1] > 85
+    assert steps.min() > 0.8 * steps.mean() and steps.max() < 1.2 * steps.mean()
+
+
+def test_a_depth_scale_has_the_colours_of_its_map() -> None:
+    near, far = 1.0, 4.0
+    scale = depth_scale(near, far, height=101)
+    assert scale.shape == (101, 64, 3)
+    # Half way down is half of 1 / depth: 2 / (1 / 1 + 1 / 4) = 1.6.
+    for row, depth in ((0, near), (50, 1.6), (100, far)):
+        expected = colour_depth(torch.tensor([[depth]]), near, far)[0, 0]
+        torch.testing.assert_close(scale[row, 8], expected, atol=2 / 255, rtol=0)
+    sheet = panel({"depth map": torch.zeros(8, 8, 3)}, height=101, depths=(near, far))
+    torch.testing.assert_close(sheet[18:, -64:], scale)
 
 
 def test_depth_range_leaves_out_nothing_hit() -> None:

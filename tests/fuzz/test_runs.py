@@ -148,8 +148,7 @@ def test_any_log_is_gone_on_with_or_set_aside(tmp_path: Path, content: bytes) ->
     file.write_bytes(content)
     tracking = Tracking(load([], ["name=x", "tracking=csv"]), tmp_path).open(resume=True)
     tracking.begin("editing", 1)
-    for logger in tracking.loggers:
-        logger.log_metrics({"loss": 0.125, "new": 1.0}, 1)
+    tracking.log_figures({"loss": 0.125, "new": 1.0}, 1)
     tracking.close()
     with file.open(encoding="utf-8", newline="") as opened:
         last = list(csv.DictReader(opened))[-1]

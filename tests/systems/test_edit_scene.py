@@ -156,7 +156,9 @@ def test_pictures_keep_their_proportions() -> None:
 def test_a_comparison_shows_five_pictures(tiny: Tiny) -> None:
     system, _ = make(tiny)
     render = system.renderer.render(system.scene.test.cameras[0])
-    pictures = comparison(render, render)
-    assert list(pictures) == ["source", "edited", "source depth", "edited depth", "difference"]
+    compared = comparison(render, render)
+    pictures = compared.images
+    assert list(pictures) == ["source", "edited", "difference", "source depth", "edited depth"]
+    assert compared.panel().shape == (192 + 18, 5 * (192 + 4) + 64, 3)  # with the depths' scale
     assert all(image.shape == (24, 24, 3) for image in pictures.values())
     assert float(pictures["difference"].max()) == 0

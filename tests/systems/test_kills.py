@@ -72,7 +72,7 @@ PLACES = [
     ("torch:save", 1),  # its first checkpoint
     ("ids3d.systems.reconstruct.rays:Reconstruct.training_step", 4),
     ("ids3d.systems.reconstruct.rays:Reconstruct.validation_step", 2),
-    ("ids3d.tracking:write_rows", 1),  # metrics.csv gets new columns
+    ("ids3d.tracking.csv_file:write_rows", 1),  # metrics.csv gets new columns
     ("ids3d.systems.scene_phases:save_tensors", 1),  # the reconstructed field
     ("ids3d.systems.scene_phases:write_json", 1),  # its figures
     ("ids3d.systems.edit_scene.pull_back:EditScene.training_step", 1),
