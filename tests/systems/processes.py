@@ -7,11 +7,15 @@ import importlib
 import multiprocessing
 import os
 import resource
+import shutil
 import signal
 import sys
+from collections.abc import Callable
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 PRELOADED = [
     "ids3d.systems.scene_run",
@@ -23,7 +27,11 @@ PRELOADED = [
 
 
 def start(
-    words: list[str], said: Path, kill_at: tuple[str, int] | None = None, largest: int | None = None
+    words: list[str],
+    said: Path,
+    kill_at: tuple[str, int] | None = None,
+    largest: int | None = None,
+    harm: tuple[str, int, str] | None = None,
 ) -> BaseProcess:
     """Start `launch.py` with these words.
 
@@ -31,10 +39,11 @@ def start(
         said: gets what it prints.
         kill_at: ("module:function", n): it dies of SIGKILL at the n-th call.
         largest: the operating system refuses it files of more bytes, as on a full disk.
+        harm: ("module:function", n, how): at the n-th call W&B's service is "killed", or its folder "removed".
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOADED)
-    process = context.Process(target=_command, args=(words, said, kill_at, largest))
+    process = context.Process(target=_command, args=(words, said, kill_at, largest, harm))
     process.start()
     return process
 
@@ -47,7 +56,13 @@ def finish(words: list[str], said: Path, **options: Any) -> int:
     return process.exitcode
 
 
-def _command(words: list[str], said: Path, kill_at: tuple[str, int] | None, largest: int | None) -> None:
+def _command(
+    words: list[str],
+    said: Path,
+    kill_at: tuple[str, int] | None,
+    largest: int | None,
+    harm: tuple[str, int, str] | None,
+) -> None:
     import torch
 
     from ids3d import launch
@@ -56,14 +71,30 @@ def _command(words: list[str], said: Path, kill_at: tuple[str, int] | None, larg
     torch.set_num_threads(1)
     sys.stdout = sys.stderr = said.open("w", buffering=1)
     if kill_at is not None:
-        _kill_at(*kill_at)
+        _at(*kill_at, lambda: os.kill(os.getpid(), signal.SIGKILL))
+    if harm is not None:
+        _at(*harm[:2], _kill_wandb if harm[2] == "killed" else _remove_wandb)
     if largest is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (largest, largest))
     launch.show_log()
     sys.exit(run_command(launch.main, words))
 
 
-def _kill_at(place: str, call: int) -> None:
+def _kill_wandb() -> None:
+    for child in psutil.Process().children():
+        if "wandb" in child.name():
+            child.kill()
+            child.wait()
+
+
+def _remove_wandb() -> None:
+    import wandb
+
+    assert wandb.run is not None
+    shutil.rmtree(Path(wandb.run.dir).parent.parent)
+
+
+def _at(place: str, call: int, do: Callable[[], object]) -> None:
     module, _, path = place.partition(":")
     *owners, name = path.split(".")
     owner = functools.reduce(getattr, owners, importlib.import_module(module))
@@ -72,7 +103,7 @@ def _kill_at(place: str, call: int) -> None:
     def wrapped(*args: Any, **kwargs: Any) -> Any:
         calls[0] += 1
         if calls[0] == call:
-            os.kill(os.getpid(), signal.SIGKILL)
+            do()
         return original(*args, **kwargs)
 
     setattr(owner, name, wrapped)
