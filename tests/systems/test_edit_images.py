@@ -24,6 +24,7 @@ from ids3d.seeding import generator_for
 from ids3d.systems.edit_images.latents import EditImages, optimise
 from ids3d.systems.image_run import run
 from tests import tiny_sd
+from tests.tracking.remembering import Remembering
 
 CONFIG = Path(__file__).resolve().parents[2] / "configs" / "ids-image.yaml"
 Job = Callable[..., ImageJob]
@@ -194,3 +195,25 @@ def test_a_prompt_that_is_too_long_is_said_to_be_cut(
     long = "a red cube on a wooden floor and a blue cone on a red cube on a floor"
     run(job(f"data.image={image(tmp_path / 'a.png')}", "prompt.source=a cube", f"prompt.target={long}"))
     assert "was cut off" in caplog.text
+
+
+def test_a_tracker_gets_panels_a_table_of_all_results_and_the_report(
+    job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those that were edited earlier, too, in the table."""
+    fake = Remembering()
+    monkeypatch.setattr("ids3d.tracking.tracking.WandbRun", lambda *_: fake)
+    small = job("tracking=wandb", f"data.folder={folder_of_pictures(tmp_path / 'in')}")
+    run(small)
+    names = ["0", "1", "2", "3"]
+    assert sorted(name for name, _ in fake.panels) == [f"images/{name}" for name in names]
+    fake.panels.clear()
+    run(small)
+    assert fake.panels == [] and fake.kept == ["report", "report"]
+    table = {row.name: row for row in fake.tables["images/results"]}
+    assert sorted(table) == names
+    assert table["2"].images["comparison"].shape[2] == 3 and table["2"].cells["target"] == "a blue cube"
+    figures = json.loads((small.folder / "metrics.json").read_text())
+    assert fake.summaries["edit/psnr_to_source"] == figures["edit/psnr_to_source"]
+    each = [float(row.cells["edit/psnr_to_source"]) for row in table.values()]
+    assert sum(each) / 4 == pytest.approx(figures["edit/psnr_to_source"])

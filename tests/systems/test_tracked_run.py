@@ -19,11 +19,11 @@ from ids3d.models.guidance.ids import IDS
 from ids3d.models.guidance.protocol import GuidanceTrace
 from ids3d.systems.edit_scene.curves import GuidanceCurves
 from ids3d.systems.scene_run import run
-from ids3d.tracking.wandb_run import WandbRun
 from tests.systems.processes import finish
 from tests.systems.test_kills import words
 from tests.systems.test_run import same, state
 from tests.tracking import wandb_file
+from tests.tracking.remembering import Remembering
 from tests.tracking.test_tracking import no_key  # noqa: F401
 
 Tiny = Callable[..., SceneJob]
@@ -130,31 +130,12 @@ def test_both_ways_to_edit_are_given_the_tracker(
     monkeypatch.setattr("ids3d.tracking.tracking.WandbRun", lambda *_: fake)
     job = tiny("tracking=wandb", "edit.validate_every=2", *settings)
     run(job)
-    panels = [call for call in fake.calls if call[0] == "panel"]
-    assert [call[1:] for call in panels if call[1].startswith("edit/")] == [
-        (f"edit/{view}", step) for step in (1, 3) for view in VIEWS
+    edits = [(f"edit/{view}", step) for step in (1, 3) for view in VIEWS]
+    assert [panel for panel in fake.panels if panel[0].startswith("edit/")] == edits
+    assert [name for name, _ in fake.panels if name.startswith("evaluate/")] == [
+        f"evaluate/{v}" for v in VIEWS
     ]
-    assert [call[1] for call in panels if call[1].startswith("evaluate/")] == [f"evaluate/{v}" for v in VIEWS]
-    curves = {call[1].name for call in fake.calls if call[0] == "curve"}
-    assert curves == {"guidance/grad_rms", "guidance/residual"}
-
-
-class Remembering(WandbRun):
-    """Remembers what it is given, in W&B's place."""
-
-    def __init__(self) -> None:
-        self.calls: list[tuple[Any, ...]] = []
-
-    def panel(self, name: str, image: Any, step: int) -> None:
-        self.calls.append(("panel", name, step))
-
-    def curve(self, curve: Any) -> None:
-        self.calls.append(("curve", curve))
-
-    def _nothing(self, *_: Any) -> None:
-        pass
-
-    begin = figures = video = table = summary = keep = flush = close = abandon = _nothing
+    assert {curve.name for curve in fake.curves} == {"guidance/grad_rms", "guidance/residual"}
 
 
 def raises(*_: Any) -> None:
