@@ -43,7 +43,7 @@ def start(
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOADED)
-    process = context.Process(target=_command, args=(words, said, kill_at, largest, harm))
+    process = context.Process(target=_command, args=(dict(os.environ), words, said, kill_at, largest, harm))
     process.start()
     return process
 
@@ -57,6 +57,7 @@ def finish(words: list[str], said: Path, **options: Any) -> int:
 
 
 def _command(
+    environment: dict[str, str],
     words: list[str],
     said: Path,
     kill_at: tuple[str, int] | None,
@@ -68,6 +69,8 @@ def _command(
     from ids3d import launch
     from ids3d.cli import run_command
 
+    os.environ.clear()  # it is the server's, that of the first test
+    os.environ.update(environment)
     torch.set_num_threads(1)
     sys.stdout = sys.stderr = said.open("w", buffering=1)
     if kill_at is not None:
