@@ -71,8 +71,8 @@ class TensorBoardLog(Tracker):
         self.file.image(name, image, step)
 
     def curve(self, curve: Curve) -> None:
-        """In a log beside the phases': its x is no step, and must not go when a phase is gone on with."""
-        file = EventFile(self.folder / "curves", 0)
+        """In a log of its axis: its x is no step, and must not go when a phase is gone on with."""
+        file = EventFile(self.folder / f"by_{curve.axis.rpartition('/')[2]}", 0)
         for x, y in curve.points:
             file.scalar(curve.title, y, round(x))
         file.close()

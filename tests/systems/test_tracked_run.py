@@ -97,7 +97,7 @@ def test_tensorboard_holds_the_same_of_a_job_that_was_killed_once(tiny: Tiny, tm
     killed_and_resumed(job, tmp_path)
     folder = job.folder / "tensorboard"
     logs = {part.name: EventAccumulator(str(part)).Reload() for part in folder.iterdir() if part.is_dir()}
-    assert set(logs) == {"reconstructing", "editing", "evaluating", "curves"}
+    assert set(logs) == {"reconstructing", "editing", "evaluating", "by_timestep", "by_iteration"}
     for phase, name in (("editing", "edit/moved"), ("reconstructing", "reconstruct/loss")):
         expected = [(int(row["step"]), float(row[name])) for row in csv_rows(job) if row[name]]
         events = logs[phase].Scalars(name)
@@ -112,7 +112,7 @@ def test_tensorboard_holds_the_same_of_a_job_that_was_killed_once(tiny: Tiny, tm
         figures["edit/psnr_inside"]
     )
     for title, axis in (("grad_rms_by_timestep", "timestep"), ("residual_by_iteration", "iteration")):
-        events = logs["curves"].Scalars(f"guidance/{title}")
+        events = logs[f"by_{axis}"].Scalars(f"guidance/{title}")
         with (job.folder / f"{title}.csv").open(newline="") as file:
             rows = list(csv.DictReader(file))
         assert [e.step for e in events] == [int(row[axis]) for row in rows]

@@ -223,6 +223,7 @@ def test_tensorboard_goes_on_without_what_is_done_again(
     run.log_panel("edit/00", torch.linspace(0, 1, 4 * 6 * 3).view(4, 6, 3), 7)
     for _ in range(2):
         run.log_curve(CURVE)
+        run.log_curve(Curve("guidance/residual", "guidance/iteration", ((0, 4.0), (1, 2.0))))
     run.begin("evaluating", 0)
     run.log_table("evaluate/views", [Row("a|b", {}, {"psnr": 20.125})], 8)
     run.log_summary({"edit/psnr": 21.5, "guidance": "ids"}, 8)
@@ -235,8 +236,10 @@ def test_tensorboard_goes_on_without_what_is_done_again(
     (panel,) = accumulated(folder / "editing").Images("edit/00")
     assert (panel.step, panel.width, panel.height) == (7, 6, 4)
     assert [e.step for e in accumulated(folder / "reconstructing").Scalars("reconstruct/psnr")] == [11]
-    curve = accumulated(folder / "curves").Scalars("guidance/grad_rms_by_timestep")
+    curve = accumulated(folder / "by_timestep").Scalars("guidance/grad_rms_by_timestep")
     assert [(e.step, e.value) for e in curve] == [(25, 0.5), (75, 0.25)]
+    curve = accumulated(folder / "by_iteration").Scalars("guidance/residual_by_iteration")
+    assert [(e.step, e.value) for e in curve] == [(0, 4.0), (1, 2.0)]
     evaluated = accumulated(folder / "evaluating")
     assert evaluated.Scalars("edit/psnr")[0].value == 21.5
     text = evaluated.Tensors("evaluate/views/text_summary")[0].tensor_proto.string_val[0].decode()
