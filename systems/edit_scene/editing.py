@@ -15,6 +15,7 @@ from ids3d.images import colour_depth, depth_range, difference, panel, resize
 from ids3d.metrics import psnr
 from ids3d.models.priors.protocol import Prompt, editing_size
 from ids3d.models.renderers.protocol import Render, Renderer
+from ids3d.report.page import stack_rows
 from ids3d.systems.edit_scene.curves import GuidanceCurves
 from ids3d.systems.edit_scene.protocol import EditConfig, SceneEdit
 from ids3d.systems.edit_scene.region import (
@@ -92,7 +93,7 @@ class EditingSystem(pl.LightningModule):
             self.log("edit/psnr_outside_at_prior_size", psnr(edited.rgb, image, ~touched), batch_size=1)
         if self.tracking is not None:
             step = self.global_step - 1  # of which these are the results, and the figures are logged as
-            shown = comparison(self.sources.renderer.render(camera), edited).panel()
+            shown = comparison(self.sources.renderer.render(camera), edited).two_rows()
             self.tracking.log_panel(f"edit/{self.scene.test.names[view]}", shown, step)
             if view == 0 and self.region is not None:
                 self.tracking.log_panel("edit/region", panel(self._region_shown(self.region)), step)
@@ -159,6 +160,12 @@ class Comparison:
     def panel(self) -> Tensor:
         """All of it side by side (h, w, 3)."""
         return panel(self.images, depths=self.depths)
+
+    def two_rows(self) -> Tensor:
+        """The depth maps below the rest (h, w, 3): for a tracker's page, whose cards are narrow."""
+        maps = {label: image for label, image in self.images.items() if label.endswith("depth")}
+        others = {label: image for label, image in self.images.items() if label not in maps}
+        return stack_rows([panel(others), panel(maps, depths=self.depths)])
 
 
 def comparison(source: Render, edited: Render) -> Comparison:

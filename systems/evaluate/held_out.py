@@ -155,10 +155,9 @@ class Evaluate:
 
     def _write(self, name: str, before: Render, after: Render, step: int) -> dict[str, Tensor]:
         compared = comparison(before, after)
-        shown = compared.panel()
-        write_images(self.folder / "renders", name, compared.images, shown)
+        write_images(self.folder / "renders", name, compared.images, compared.panel())
         if self.tracking is not None:
-            self.tracking.log_panel(f"evaluate/{name}", shown, step)
+            self.tracking.log_panel(f"evaluate/{name}", compared.two_rows(), step)
         return compared.images
 
     def film(self, source: Renderer, edited: Renderer, step: int) -> None:

@@ -160,5 +160,6 @@ def test_a_comparison_shows_five_pictures(tiny: Tiny) -> None:
     pictures = compared.images
     assert list(pictures) == ["source", "edited", "difference", "source depth", "edited depth"]
     assert compared.panel().shape == (192 + 18, 5 * (192 + 4) + 64, 3)  # with the depths' scale
+    assert compared.two_rows().shape == (2 * (192 + 18), 3 * 192 + 2 * 4, 3)
     assert all(image.shape == (24, 24, 3) for image in pictures.values())
     assert float(pictures["difference"].max()) == 0
