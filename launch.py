@@ -82,7 +82,7 @@ def run_folder(path: str) -> Path:
     from ids3d.systems.run_folder import REPLACEMENT, replacement_folder
 
     given = given_path(path, "the run").resolve()
-    folder = given.parent.parent if given.suffix == ".ckpt" and given.is_file() else given
+    folder = given.parent.parent if given.suffix in (".ckpt", ".safetensors") and given.is_file() else given
     folder = folder.with_name(folder.name.removesuffix(REPLACEMENT))
     if not any((there / "config.yaml").is_file() for there in (folder, replacement_folder(folder))):
         raise UserError(

@@ -209,4 +209,4 @@ def _edit(
     with torch.no_grad():
         final = system.edit(batch.sources.to(prior.device), source, target, batch.names, keep)
         seconds = (time.monotonic() - start) / len(batch.tasks)
-        return [(share, prior.decode(z).cpu()) for share, z in [*kept, (1.0, final)]], seconds
+        return [(share, prior.decode(z).cpu()) for share, z in [*kept, (1.0, final.latents)]], seconds

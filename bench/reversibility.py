@@ -113,8 +113,10 @@ def _there_and_back(
         names = batch.names
         with torch.no_grad():
             start = batch.sources.to(prior.device)
-            there = prior.decode(system.edit(start, source, target, names))
-            back = prior.decode(system.edit(there, target, source, [f"{name}/back" for name in names]))
+            there = prior.decode(system.edit(start, source, target, names).latents)
+            back = prior.decode(
+                system.edit(there, target, source, [f"{name}/back" for name in names]).latents
+            )
             twice = prior.decode(prior.encode(prior.decode(prior.encode(start))))
         for i, name in enumerate(names):
             images = [x[i].permute(1, 2, 0).cpu() for x in (start, there, back, twice)]

@@ -23,7 +23,8 @@ from ids3d.metrics import depth_error, view_consistency
 from ids3d.models.priors.protocol import Prior, editing_size
 from ids3d.models.renderers.protocol import Renderer
 from ids3d.systems.edit_scene.protocol import SceneEdit
-from ids3d.systems.fitting import ResumeCheckpoint, fit
+from ids3d.systems.fitting import fit
+from ids3d.systems.resuming import ResumeCheckpoint
 from ids3d.systems.scene_phases import SceneEditRun
 
 
@@ -90,6 +91,7 @@ def edit_scene(
         label=method.display_name,
         device=run.device,
         resume=resume,
+        watch=edit.watch,
         callbacks=[snapshots],
     )
     seconds = resume.seconds

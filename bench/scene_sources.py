@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import csv
+import io
 from dataclasses import dataclass
 from pathlib import Path
 
 from ids3d.cameras import Cameras
 from ids3d.errors import UserError
 from ids3d.files import atomic_write
+from ids3d.reading import given_path, is_plain, read_text
 from ids3d.tabletop.edits import Edit, held_out_edit
 from ids3d.tabletop.folders import write_llff
 from ids3d.tabletop.scene import HELD_OUT, forward_cameras, middle, open_side
@@ -64,16 +66,22 @@ def tabletop_cameras(index: int, edit: Edit, views: int, size: int) -> Cameras:
 def listed_sources(table: Path) -> list[SceneSource]:
     """Read a CSV file with the columns root, source, target; folders are relative to it. Raises UserError."""
     try:
-        with table.open(newline="", encoding="utf-8-sig") as file:
-            rows = list(csv.DictReader(file))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        lines = io.StringIO(read_text(table), newline="")
+        rows = list(csv.DictReader(lines, restval=""))
+    except (UserError, csv.Error) as error:
         raise UserError(f"--scenes {table}: cannot be read: {error}") from error
     sources = []
     for number, row in enumerate(rows, start=2):
-        if not row.get("root"):
-            raise UserError(f"--scenes {table}, line {number}: no root; the columns are root, source, target")
-        root = (table.parent / row["root"]).resolve()
-        sources.append(SceneSource(root.name, root, "", row.get("source") or None, row.get("target") or None))
+        where = f"--scenes {table}, line {number}"
+        if None in row:
+            raise UserError(f"{where}: more values than columns: a prompt with a comma goes in quotes")
+        texts = {key: str(row.get(key) or "") for key in ("root", "source", "target")}
+        if not texts["root"]:
+            raise UserError(f"{where}: no root; the columns are root, source, target")
+        if not all(map(is_plain, texts.values())):
+            raise UserError(f"{where}: a text that no file can hold")
+        root = given_path(str(table.parent / texts["root"]), where).resolve()
+        sources.append(SceneSource(root.name, root, "", texts["source"] or None, texts["target"] or None))
     if not sources:
         raise UserError(f"--scenes {table}: lists no scene")
     return sources

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,10 @@ from torch import Tensor
 from ids3d.errors import UserError
 from ids3d.files import atomic_write
 from ids3d.images import save_image
+from ids3d.reading import plain_file
 from ids3d.systems.storage import fingerprint
+
+log = logging.getLogger(__name__)
 
 
 class Store:
@@ -47,19 +51,50 @@ class Store:
         """
         key = fingerprint(settings)
         file = self.folder / study / f"{key}.json"
-        if not file.exists():
-            records = [self._write_images(study, f"{key}-{i}", record) for i, record in enumerate(make())]
-            content = {"settings": settings, "records": records}
-            text = json.dumps(content, indent=1) + "\n"
-            with atomic_write(file) as unfinished:
-                unfinished.write_text(text, encoding="utf-8")
-        # Read again even if just made, so that a study goes on from the same numbers whether it was stopped or not.
-        loaded: list[dict[str, Any]] = json.loads(file.read_text(encoding="utf-8"))["records"]
-        return loaded
+        found = self._read(file)
+        if found is not None:
+            return found
+        records = [self._write_images(study, f"{key}-{i}", record) for i, record in enumerate(make())]
+        # Read again, so that a study goes on from the same numbers whether it was stopped or not.
+        records = json.loads(json.dumps(records))
+        content = {"settings": settings, "records": records, "digest": fingerprint({"records": records})}
+        text = json.dumps(content, indent=1) + "\n"
+        with atomic_write(file) as unfinished:
+            unfinished.write_text(text, encoding="utf-8")
+        return records
+
+    def _read(self, file: Path) -> list[dict[str, Any]] | None:
+        """Return the records of a file, None where they are to be made: none are there, or something is damaged."""
+        try:
+            content = json.loads(plain_file(file).read_text(encoding="utf-8"))
+            records = content["records"]
+            # What an earlier version has written has no digest.
+            whole = content.get("digest", "") in ("", fingerprint({"records": records}))
+            if not whole or not all(isinstance(record, dict) for record in records):
+                raise ValueError("changed")
+            for image in (v for record in records for v in record.values() if self._is_image(v, file)):
+                self.read_image(image)
+        except FileNotFoundError as error:
+            if error.filename != str(file):
+                log.warning("%s: an image is gone: made again", file)
+            return None
+        except (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError, UserError):
+            log.warning("%s is damaged, or an image of it: made again", file)
+            return None
+        return records
+
+    def _is_image(self, value: Any, file: Path) -> bool:
+        """Tell whether a record's value is the path of an image that `_write_images` has written."""
+        return isinstance(value, str) and value.startswith(f"{file.parent.name}/{file.stem}-")
 
     def read_image(self, path: str) -> Tensor:
-        """Return an image (h, w, 3) in [0, 1] by the path that a record holds."""
-        return torch.from_numpy(iio.imread(self.folder / path)).float() / 255
+        """Return an image (h, w, 3) in [0, 1] by the path that a record holds. Raises UserError: it is damaged."""
+        try:
+            return torch.from_numpy(iio.imread(plain_file(self.folder / path))).float() / 255
+        except FileNotFoundError:
+            raise
+        except Exception as error:  # decoders raise whatever a damaged file leads them to
+            raise UserError(f"{self.folder / path} cannot be read as an image: delete it") from error
 
     def _write_images(self, study: str, name: str, record: dict[str, Any]) -> dict[str, Any]:
         written = {}

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from ids3d.errors import Interrupted, UserError
+from ids3d.errors import Interrupted, RunFailed, UserError
 
 
 def launch_command() -> str:
@@ -42,14 +42,14 @@ def positive_int(text: str) -> int:
 def run_command(main: Callable[[Sequence[str]], object], argv: Sequence[str] | None = None) -> int:
     """Call `main` with the words of the command line and return the exit code.
 
-    It is 2 for a UserError, printed as `error: <message>`; Interrupted's own, its message printed; and 130 for
-    KeyboardInterrupt, which is said too. Other exceptions pass.
+    It is 2 for a UserError, printed as `error: <message>`, and 1 for a RunFailed; Interrupted's own, its message
+    printed; and 130 for KeyboardInterrupt, which is said too. Other exceptions pass.
     """
     try:
         main(sys.argv[1:] if argv is None else argv)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
-        return 2
+        return 1 if isinstance(error, RunFailed) else 2
     except Interrupted as stopped:
         print(stopped, file=sys.stderr)
         return stopped.exit_code

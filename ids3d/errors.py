@@ -34,6 +34,13 @@ class Interrupted(Exception):
         self.exit_code = exit_code
 
 
+class RunFailed(UserError):
+    """The run cannot go on, though nothing is wrong with what was asked for. The message says what is kept, and where.
+
+    A command line prints it as it does a UserError, and exits with code 1.
+    """
+
+
 def nearest(name: str, valid: Iterable[str]) -> str:
     """Return 'did you mean X?', X the valid name most like `name` in any case; '' where none is like it."""
     by_lower = {known.lower(): known for known in sorted(valid, reverse=True)}

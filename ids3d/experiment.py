@@ -138,6 +138,9 @@ class SceneJob(Job):
     edit: Module = module("pictures", "edit-scene")
     evaluate: Module = module("held-out", "evaluate")
     stage: Literal["all", "reconstruct"] = "all"  # where to stop
+    # Processes, one a device (CUDA's, or any number on a CPU), on each of so many machines; see docs/clusters.md.
+    devices: int = 1
+    nodes: int = 1
     save_minutes: float = 2.0  # between two checkpoints that are saved in passing, against a kill; 0 = none
     upload_field: bool = False  # with tracking=wandb: the edited field goes there too, as an artifact
     prompt: Prompts = field(default_factory=Prompts)
@@ -155,6 +158,14 @@ class SceneJob(Job):
         super().__post_init__()
         if self.save_minutes < 0:
             raise ValueError(f"save_minutes {self.save_minutes}: not negative")
+        check_bounds(self, devices="[1, 1024]", nodes="[1, 1e5]")
+        if self.processes > 1 and ":" in self.device:
+            raise ValueError(f"device {self.device} is one device: with devices={self.devices}, device=cuda")
+
+    @property
+    def processes(self) -> int:
+        """How many share the run's work."""
+        return self.devices * self.nodes
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ids3d.device import pick_device
-from ids3d.errors import UserError
+from ids3d.errors import RunFailed, UserError
 from ids3d.experiment import ImageJob
 from ids3d.files import atomic_write, locked
 from ids3d.images import difference, panel, resize, save_image
@@ -24,6 +24,7 @@ from ids3d.metrics import ClipScore, psnr
 from ids3d.models.priors.protocol import Prior, editing_size
 from ids3d.progress import Progress
 from ids3d.provenance import record
+from ids3d.systems.divergence import finite_views
 from ids3d.systems.edit_images.latents import EditImages
 from ids3d.systems.evaluate.held_out import TABLETOP_CLIP
 from ids3d.systems.prompts import task_prompts, warn_of_foreign_images
@@ -54,10 +55,12 @@ class Failures:
     """What could not be edited, and why."""
 
     lines: list[str] = field(default_factory=list)
+    kind: type[UserError] = RunFailed  # if all are of that kind
 
     def add(self, task: EditTask, error: UserError) -> None:
         log.warning("%s: not edited: %s", task.name, error)
         self.lines.append(f"{task.name} ({error})")
+        self.kind = RunFailed if isinstance(error, RunFailed) and self.kind is RunFailed else UserError
 
 
 class ImageRun:
@@ -142,14 +145,20 @@ class ImageRun:
 
         with torch.no_grad():
             z = self.system.edit(images, source, target, [item.task.name for item in batch], show)
-            edited = self.prior.decode(z).cpu()
+            edited = self.prior.decode(z.latents).cpu()
         bar.close()
         seconds = (time.monotonic() - start) / len(batch)
         for i, item in enumerate(batch):
-            self._write(item, edited[i], [images[i] for images in shown], seconds, tracking)
+            if z.given_up[i] or not finite_views(edited[i : i + 1]):
+                self.failures.add(
+                    item.task, RunFailed("its numbers do not stay finite, at a lower rate neither")
+                )
+                continue
+            took: Figures = {"edit/skipped_steps": z.skipped[i], "time/seconds": seconds}
+            self._write(item, edited[i], [images[i] for images in shown], took, tracking)
 
     def _write(
-        self, item: PreparedImage, edited: Tensor, shown: Sequence[Tensor], seconds: float, tracking: Tracking
+        self, item: PreparedImage, edited: Tensor, shown: Sequence[Tensor], took: Figures, tracking: Tracking
     ) -> None:
         size = (edited.shape[1], edited.shape[2])
         before, after = item.image.permute(1, 2, 0), edited.permute(1, 2, 0)
@@ -171,7 +180,7 @@ class ImageRun:
             "source": item.source,
             "target": item.target,
             **figures,
-            "time/seconds": seconds,
+            **took,
         }
         write_json(item.folder / "result.json", content)
 
@@ -198,6 +207,7 @@ def run(job: ImageJob) -> None:
 
     Raises:
         UserError: the config is wrong; or some images could not be edited (the others are).
+        RunFailed: some images' numbers did not stay finite (the others are edited).
         Interrupted: Ctrl-C; finished images are saved.
     """
     start = time.monotonic()
@@ -228,7 +238,9 @@ def run(job: ImageJob) -> None:
     print(f"results: {job.folder}")
     if work.failures.lines:
         failed = len(work.failures.lines)
-        raise UserError(f"{failed} of {len(work.tasks)} images not edited: {'; '.join(work.failures.lines)}")
+        raise work.failures.kind(
+            f"{failed} of {len(work.tasks)} images not edited: {'; '.join(work.failures.lines)}"
+        )
 
 
 def means_of(results: Sequence[Mapping[str, Any]]) -> dict[str, float]:

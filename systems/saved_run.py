@@ -68,7 +68,7 @@ def _load(run: SceneEditRun) -> SavedRun:
             "tag=again"
         )
     edited = run.restore_edited(reconstruction.renderer, state)
-    figures: Figures = {**reconstruction.figures, "edit/seconds": edited.seconds}
+    figures: Figures = {**reconstruction.figures, **edited.figures}
     return SavedRun(run.job, run.scene, run.prompts, reconstruction.renderer, edited, figures)
 
 

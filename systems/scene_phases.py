@@ -7,7 +7,7 @@ import logging
 import shutil
 import time
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -27,22 +27,19 @@ from ids3d.models.samplers.protocol import Sampler
 from ids3d.progress import track
 from ids3d.provenance import note_seconds
 from ids3d.scene import Scene
-from ids3d.systems.edit_scene.protocol import SceneEdit
+from ids3d.systems.divergence import Watch
+from ids3d.systems.edit_scene.protocol import EditConfig, SceneEdit
+from ids3d.systems.edit_scene.region import DIFFERENCE, EVERYWHERE, masks_digest
 from ids3d.systems.evaluate.protocol import EvaluationSystem
-from ids3d.systems.fitting import ResumeCheckpoint, fit
+from ids3d.systems.fields import field_file, load_field, restore, save_field
+from ids3d.systems.fitting import fit
 from ids3d.systems.lightning_log import TrackingLogger
 from ids3d.systems.prompts import scene_prompts, warn_of_foreign_scene
+from ids3d.systems.ranks import Ranks
+from ids3d.systems.resuming import ResumeCheckpoint
 from ids3d.systems.run_folder import replaced_by
 from ids3d.systems.stopping import GracefulStop
-from ids3d.systems.storage import (
-    DamagedFile,
-    Figures,
-    fingerprint,
-    load_tensors,
-    read_figures,
-    save_tensors,
-    write_json,
-)
+from ids3d.systems.storage import DamagedFile, Figures, fingerprint, read_figures, write_json
 from ids3d.tracking import Subject, Tracking
 
 log = logging.getLogger(__name__)
@@ -58,11 +55,27 @@ class Reconstruction:
 
 @dataclass(frozen=True)
 class EditedField:
-    """A scene's field after its edit, and the steps and seconds that this took."""
+    """A scene's field after its edit, the steps and seconds that this took, and how many of them were left out."""
 
     renderer: Renderer
     steps: int
     seconds: float
+    skipped: int
+
+    @property
+    def figures(self) -> Figures:
+        """Its figures under the names of metrics.json."""
+        return {"edit/seconds": self.seconds, "edit/skipped_steps": self.skipped}
+
+
+@dataclass(frozen=True)
+class SavedEdit:
+    """What an edited field's file holds: the renderer's state, and what its `EditedField` says beside it."""
+
+    renderer: dict[str, Any]
+    steps: int
+    seconds: float
+    skipped: int
 
 
 class SceneRun:
@@ -71,15 +84,16 @@ class SceneRun:
     Args:
         job: the config; `job.folder` is the run's folder.
         stop: says when to stop.
+        ranks: the processes that share the work; None: this one.
 
     Raises UserError for everything that can be wrong with the config and the scene, before any training.
     """
 
-    def __init__(self, job: SceneJob, stop: GracefulStop) -> None:
+    def __init__(self, job: SceneJob, stop: GracefulStop, ranks: Ranks | None = None) -> None:
         self.start = time.monotonic()
         job.check()
-        self.job, self.stop = job, stop
-        self.device = pick_device(job.device)
+        self.job, self.stop, self.ranks = job, stop, ranks or Ranks()
+        self.device = self.ranks.device(pick_device(job.device))
         self.scene: Scene = job.data.build().load()
         self.seconds_before = 0.0  # that this run's earlier processes ran for
 
@@ -142,7 +156,8 @@ class SceneRun:
         """Names the reconstruction: a digest of the images, the cameras, and every setting that shapes the field."""
         settings = self.job.to_mapping()
         shaping = {key: settings[key] for key in ("geometry", "renderer", "reconstruct", "seed")}
-        return fingerprint({**shaping, "version": ids3d.__version__, "scene": self.scene.digest})
+        several = {} if self.job.processes == 1 else {"processes": self.job.processes}
+        return fingerprint({**shaping, **several, "version": ids3d.__version__, "scene": self.scene.digest})
 
     @property
     def reconstruction_folder(self) -> Path:
@@ -161,31 +176,37 @@ class SceneRun:
             return None
         advice = f"delete {folder} and reconstruct again, which gives the same field"
         figures, renderer = read_figures(folder / "metrics.json", advice), self.build_renderer()
-        restore(
-            renderer, load_tensors(folder / "field.pt", (), advice, self.device), folder / "field.pt", advice
-        )
+        file = field_file(folder / "field.safetensors")
+        restore(renderer, load_field(file, advice, self.device)[0], file, advice)
         return Reconstruction(renderer, figures)
 
     def reconstruct(self) -> Reconstruction:
         """The reconstruction: read if it is there, made otherwise."""
-        folder, found = self.reconstruction_folder, self.load_reconstruction()
-        if found is not None:
+        folder = self.reconstruction_folder
+        if self.ranks.first((folder / "metrics.json").exists):
+            found = self.load_reconstruction()
+            assert found is not None
             log.info("reconstruction: using %s", folder)
-            self._forget_reconstructing()
+            self.ranks.first(self._forget_reconstructing)
             return found
         renderer = self.build_renderer()
-        module = self.job.reconstruct.build(renderer, self.scene, self.job.seed)
-        seconds = self._fit(module, "reconstructing", self.reconstructing)
+        module, watch = self.job.reconstruct.build(renderer, self.scene, self.job.seed), Watch()
+        seconds = self._fit(module, "reconstructing", self.reconstructing, watch)
         renderer.to(self.device)
-        figures: Figures = {
-            "reconstruction/psnr": self._held_out_psnr(renderer),
-            "reconstruction/seconds": seconds,
-        }
-        save_tensors(folder / "field.pt", renderer.state_dict())
-        write_json(folder / "metrics.json", figures)
-        self.save_in_passing()
-        self._forget_reconstructing()
-        return Reconstruction(renderer, figures)
+
+        def kept() -> Figures:
+            figures: Figures = {
+                "reconstruction/psnr": self._held_out_psnr(renderer),
+                "reconstruction/seconds": seconds,
+                "reconstruction/skipped_steps": watch.skipped,
+            }
+            save_field(folder / "field.safetensors", renderer, {})
+            write_json(folder / "metrics.json", figures)
+            self.save_in_passing()
+            self._forget_reconstructing()
+            return figures
+
+        return Reconstruction(renderer, self.ranks.first(kept))
 
     def _forget_reconstructing(self) -> None:
         shutil.rmtree(self.reconstructing.path.parent, ignore_errors=True)
@@ -198,11 +219,12 @@ class SceneRun:
 
     def _resume(self, path: Path, key: str) -> ResumeCheckpoint:
         minutes = self.job.save_minutes
-        return ResumeCheckpoint(self.stop, path, key, self.resume_hint, minutes, self.save_in_passing)
+        return ResumeCheckpoint(
+            self.stop, path, key, self.resume_hint, minutes, self.save_in_passing, self.ranks
+        )
 
-    def _fit(self, module: Any, label: str, resume: ResumeCheckpoint) -> float:
+    def _fit(self, module: Any, label: str, resume: ResumeCheckpoint, watch: Watch) -> float:
         """Train a system of this run; the seconds it took, those of the processes before this one too."""
-        self.tracking.begin(label, resume.steps_done if resume.found else 0)
         fit(
             module,
             StepDataModule(module.batch_of_step, len(self.scene.test)),
@@ -210,6 +232,8 @@ class SceneRun:
             label=label,
             device=self.device,
             resume=resume,
+            watch=watch,
+            begin=partial(self.tracking.begin, label) if self.ranks.is_first else None,
             loggers=[TrackingLogger(self.tracking)],
             validate_every=module.cfg.validate_every,
             log_every=module.cfg.log_every,
@@ -227,8 +251,8 @@ class SceneEditRun(SceneRun):
     method: Guidance | Sampler
     evaluation: EvaluationSystem
 
-    def __init__(self, job: SceneJob, stop: GracefulStop) -> None:
-        super().__init__(job, stop)
+    def __init__(self, job: SceneJob, stop: GracefulStop, ranks: Ranks | None = None) -> None:
+        super().__init__(job, stop, ranks)
         self.prompts = scene_prompts(job.prompt, self.scene)
 
     @property
@@ -245,7 +269,7 @@ class SceneEditRun(SceneRun):
         self.method = self.job.guidance.build(self.prior)
         self.prepare_evaluation()
         untrained = self.build_renderer()
-        self._build_edit(untrained, untrained)
+        self._build_edit(untrained, untrained, Watch())
 
     def prepare_evaluation(self) -> None:
         """Open what evaluates. Raises UserError."""
@@ -268,42 +292,64 @@ class SceneEditRun(SceneRun):
         """Names the edit: a digest of all that determines it."""
         settings = self.job.to_mapping()
         shaping = {key: settings[key] for key in ("prior", "guidance", "edit", "seed")}
-        return fingerprint({**shaping, "prompts": self.prompts, "reconstruction": self.reconstruction_key()})
+        masks = {} if self._masks is None else {"masks": self._masks}
+        return fingerprint(
+            {**shaping, **masks, "prompts": self.prompts, "reconstruction": self.reconstruction_key()}
+        )
+
+    @cached_property
+    def _masks(self) -> str | None:
+        """Names the content of the masks that say where the edit may act; None: there are none."""
+        cfg = self.job.edit.settings()
+        region = cfg.region if isinstance(cfg, EditConfig) else EVERYWHERE
+        return None if region in (EVERYWHERE, DIFFERENCE) else masks_digest(region, self.scene)
 
     @cached_property
     def editing(self) -> ResumeCheckpoint:
         """What this run has saved of an unfinished edit."""
         return self._resume(self.checkpoints / "interrupted.ckpt", self.edit_key())
 
-    def _build_edit(self, edited: Renderer, source: Renderer) -> Any:
+    def _build_edit(self, edited: Renderer, source: Renderer, watch: Watch) -> Any:
         job = self.job
-        inputs = SceneEdit(self.scene, source, self.prior, self.method, self.prompts, job.seed, self.tracking)
+        inputs = SceneEdit(
+            *(self.scene, source, self.prior, self.method, self.prompts, job.seed, self.tracking),
+            processes=job.processes,
+            watch=watch,
+        )
         return job.edit.build(edited, inputs)
 
     def edit(self, source: Renderer) -> EditedField:
-        """The edited field: read if this run's editing is finished, made otherwise."""
-        finished = self._read_finished_edit()
-        if finished is not None:
+        """The edited field: read if this run's editing is finished, made otherwise. What comes after is not shared."""
+        finished = self._read_finished_edit() if self.ranks.is_first else None
+        if self.ranks.first(lambda: finished is not None):
+            self.ranks.dismiss()
+            assert finished is not None
             self.editing.discard()
             return self.restore_edited(source, finished)
-        edited = copy.deepcopy(source)
-        module = self._build_edit(edited, source)
-        steps, seconds = module.steps(), self._fit(module, "editing", self.editing)
+        edited, watch = copy.deepcopy(source), Watch()
+        module = self._build_edit(edited, source, watch)
+        steps, seconds = module.steps(), self._fit(module, "editing", self.editing, watch)
+        self.ranks.dismiss()
         edited.to(self.device)
-        state = {
+        about = {
             "settings": self.edit_key(),
             "seconds": seconds,
             "steps": steps,
-            "renderer": edited.state_dict(),
+            "skipped": watch.skipped,
         }
-        save_tensors(self.checkpoints / "last.ckpt", state)
+        save_field(self.checkpoints / "last.safetensors", edited, about)
         self.save_in_passing()
         self.editing.discard()
-        return EditedField(edited, steps, seconds)
+        return EditedField(edited, steps, seconds, watch.skipped)
 
-    def _read_finished_edit(self) -> dict[str, Any] | None:
-        """What last.ckpt holds, None where there is none, or a damaged one and a checkpoint to make it from again."""
-        if not (self.checkpoints / "last.ckpt").exists():
+    @property
+    def _last(self) -> Path:
+        """The edited field's file."""
+        return field_file(self.checkpoints / "last.safetensors")
+
+    def _read_finished_edit(self) -> SavedEdit | None:
+        """What that holds, None where there is none, or a damaged one and a checkpoint to make it from again."""
+        if not self._last.exists():
             return None
         try:
             return self.read_edited()
@@ -313,33 +359,41 @@ class SceneEditRun(SceneRun):
             log.warning("%s", error)
             return None
 
-    def read_edited(self) -> dict[str, Any]:
-        """What checkpoints/last.ckpt holds. Raises UserError: it is not there, damaged, or of other settings."""
-        last = self.checkpoints / "last.ckpt"
+    def read_edited(self) -> SavedEdit:
+        """What the edited field's file holds. Raises UserError: it is not there, damaged, or of other settings."""
+        last = self._last
         if not last.exists():
             raise UserError(f"there is no {last}: nothing has been edited in {self.folder} yet")
-        state = load_tensors(
-            last, ("settings", "seconds", "steps", "renderer"), self._edit_again, self.device
-        )
-        if state["settings"] != self.edit_key():
+        state, about = load_field(last, self._edit_again, self.device)
+        try:
+            saved = SavedEdit(
+                state, int(about["steps"]), float(about["seconds"]), int(about.get("skipped", 0))
+            )
+            sane = 0 <= saved.steps < 1e12 and 0 <= saved.seconds < 1e12 and 0 <= saved.skipped < 1e12
+            settings = about["settings"]
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
+            raise DamagedFile(last, self._edit_again) from error
+        if not sane:
+            raise DamagedFile(last, self._edit_again)
+        if settings != self.edit_key():
             raise UserError(
                 f"{last} is of a run with other settings: give this run another tag, or delete that file"
             )
-        return state
+        return saved
 
     @property
     def _edit_again(self) -> str:
         return f"delete it, and {launch_command()} --resume {self.folder} edits again"
 
-    def restore_edited(self, source: Renderer, state: dict[str, Any]) -> EditedField:
-        """The edited field of `read_edited`'s state.
+    def restore_edited(self, source: Renderer, saved: SavedEdit) -> EditedField:
+        """The edited field that `read_edited` has read.
 
         Args:
             source: the unedited field. Not changed.
         """
         edited = copy.deepcopy(source)
-        restore(edited, state["renderer"], self.checkpoints / "last.ckpt", self._edit_again)
-        return EditedField(edited, int(state["steps"]), float(state["seconds"]))
+        restore(edited, saved.renderer, self._last, self._edit_again)
+        return EditedField(edited, saved.steps, saved.seconds, saved.skipped)
 
     def evaluate(self, source: Renderer, edited: EditedField) -> Figures:
         """The figures of the edit; writes its images and its film."""
@@ -347,11 +401,3 @@ class SceneEditRun(SceneRun):
         figures: Figures = {**self.evaluation.figures(source, edited.renderer, edited.steps)}
         self.evaluation.film(source, edited.renderer, edited.steps)
         return figures
-
-
-def restore(renderer: Renderer, state: Any, path: Path, advice: str) -> None:
-    """Bring a field to the state that was read from `path`. Raises DamagedFile: that is of no such field."""
-    try:
-        renderer.load_state_dict(state)
-    except Exception as error:  # a foreign state can raise anything
-        raise DamagedFile(path, advice) from error

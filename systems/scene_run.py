@@ -9,12 +9,14 @@ import time
 from collections.abc import Iterator
 
 from ids3d.cli import launch_command
+from ids3d.device import pick_device
 from ids3d.errors import UserError
 from ids3d.experiment import SceneJob, load_saved
 from ids3d.files import locked
 from ids3d.provenance import earlier_starts, note_seconds, record
 from ids3d.systems.evaluate.held_out import show_reconstruction
 from ids3d.systems.fitting import quieten_lightning
+from ids3d.systems.ranks import lost_rank_is_one_line, start_ranks
 from ids3d.systems.report import report_scene
 from ids3d.systems.run_folder import (
     finish_replacing,
@@ -49,27 +51,38 @@ def run(job: SceneJob, *, resume: bool = False, overwrite: bool = False) -> Figu
         Interrupted: Ctrl-C or SIGTERM; the message says how to go on.
     """
     quieten_lightning()
-    finish_replacing(job.folder)
-    replacing = overwrite or (resume and is_begun(replacement_folder(job.folder)))
-    untouched = resume and not replacing and is_finished(job.folder)
-    if untouched and load_saved(job.folder, trust_code=job.names_code).to_mapping() == job.to_mapping():
-        return _say_finished(job)
-    with GracefulStop() as stop:
-        work = (SceneRun if job.stage == "reconstruct" else SceneEditRun)(job, stop)
-        if untouched:
-            if earlier_starts(job.folder).settings == work.key:
-                return _say_finished(job)
-            raise UserError(
-                f"{job.folder} is finished, and other settings cannot go on from it: rates, noise and refinement run "
-                "over all the steps, so that more of them are another edit from the first on: give it a tag of its "
-                f"own: --config {job.folder / 'config.yaml'} tag=... (the same reconstruction is used again)"
-            )
-        work.job = settle(job, work.key, replacing)
-        work.prepare()
-        with _begun(work):
+    job.check()
+    with GracefulStop() as stop, lost_rank_is_one_line():
+        ranks = start_ranks(pick_device(job.device), job.devices, job.nodes)
+        job = ranks.first(lambda: job)  # with the tag that the first one has chosen
+        ranks.first(lambda: finish_replacing(job.folder))
+        replacing = overwrite or (resume and ranks.first(lambda: is_begun(replacement_folder(job.folder))))
+        if resume and not replacing and ranks.first(lambda: is_finished(job.folder)):
+            ranks.dismiss()
+            return _leave_finished(job, stop)
+        kind = SceneRun if job.stage == "reconstruct" else SceneEditRun
+        work = ranks.each(lambda: kind(job, stop, ranks))
+        work.job = ranks.first(lambda: settle(job, work.key, replacing))
+        ranks.each(work.prepare)
+        with contextlib.ExitStack() as stack:
+            ranks.first(lambda: stack.enter_context(_begun(work)))
             if isinstance(work, SceneEditRun):
                 return reconstruct_and_edit(work)
             return reconstruct_only(work)
+
+
+def _leave_finished(job: SceneJob, stop: GracefulStop) -> Figures:
+    """The figures of a finished run, which is not gone on with. Raises UserError if it is of other settings."""
+    if load_saved(job.folder, trust_code=job.names_code).to_mapping() == job.to_mapping():
+        return _say_finished(job)
+    work = (SceneRun if job.stage == "reconstruct" else SceneEditRun)(job, stop)
+    if earlier_starts(job.folder).settings == work.key:
+        return _say_finished(job)
+    raise UserError(
+        f"{job.folder} is finished, and other settings cannot go on from it: rates, noise and refinement run "
+        "over all the steps, so that more of them are another edit from the first on: give it a tag of its "
+        f"own: --config {job.folder / 'config.yaml'} tag=... (the same reconstruction is used again)"
+    )
 
 
 def _say_finished(job: SceneJob) -> Figures:
@@ -107,6 +120,7 @@ def reconstruct_only(run: SceneRun) -> Figures:
     """The run that stops before the edit."""
     try:
         reconstruction = run.reconstruct()
+        run.ranks.dismiss()
         run.check()
         run.tracking.begin("evaluating", 0)
         show_reconstruction(
@@ -125,10 +139,10 @@ def reconstruct_and_edit(run: SceneEditRun) -> Figures:
     try:
         reconstruction = run.reconstruct()
         run.tracking.log_summary(reconstruction.figures, 0)
-        run.check()
+        run.ranks.first(run.check)
         edited = run.edit(reconstruction.renderer)
         run.check()
-        figures: Figures = {**reconstruction.figures, "edit/seconds": edited.seconds}
+        figures: Figures = {**reconstruction.figures, **edited.figures}
         figures.update(run.evaluate(reconstruction.renderer, edited))
         return finish_edit(run, figures, edited.steps)
     finally:

@@ -23,17 +23,21 @@ class GracefulStop:
     allows no other), and put back at the end.
 
     Attributes:
-        requested: a stop was asked for.
+        exit_code: of a stop that was asked for; 0: none was.
     """
 
     def __init__(self) -> None:
-        self.requested = False
-        self._exit_code = 0
+        self.exit_code = 0
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> GracefulStop:
         self._before = self.listen()
         return self
+
+    @property
+    def requested(self) -> bool:
+        """Whether a stop was asked for."""
+        return self.exit_code > 0
 
     def listen(self) -> dict[int, Any]:
         """Put the handlers in place, and return those that were there."""
@@ -51,13 +55,13 @@ class GracefulStop:
     def check(self, resume_hint: str) -> None:
         """Raise Interrupted with that message if a stop was asked for."""
         if self.requested:
-            raise Interrupted(resume_hint, self._exit_code)
+            raise Interrupted(resume_hint, self.exit_code)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self.requested and number == signal.SIGINT:
             raise KeyboardInterrupt
         if not self.requested:
-            self.requested, self._exit_code = True, 128 + number  # as shells count
+            self.exit_code = 128 + number  # as shells count
         print(
             "\nstopping at the next safe point (Ctrl-C again: at once, unsaved)", file=sys.stderr, flush=True
         )

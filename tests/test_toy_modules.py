@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 
 from ids3d.launch import main
 from tests import tiny_sd
@@ -85,10 +86,8 @@ def blueness(renders: Path, image: str) -> float:
 
 def changed(output: Path) -> bool:
     """Whether the edited field differs from the reconstructed one."""
-    (source,) = (output / "reconstructions").glob("*/field.pt")
-    before = torch.load(source, weights_only=True)
-    after = torch.load(output / "ids-llff" / "t" / "checkpoints" / "last.ckpt", weights_only=True)["renderer"]
+    (source,) = (output / "reconstructions").glob("*/field.safetensors")
+    before = load_file(source)
+    after = load_file(output / "ids-llff" / "t" / "checkpoints" / "last.safetensors")
     assert before.keys() == after.keys()
-    return any(
-        not torch.equal(value, after[name]) for name, value in before.items() if torch.is_tensor(value)
-    )
+    return any(not torch.equal(value, after[name]) for name, value in before.items())

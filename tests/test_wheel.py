@@ -129,6 +129,6 @@ def test_it_reconstructs_edits_and_evaluates_a_scene(environment: Path, folder: 
     made = folder / "outputs" / "ids-llff" / "t"
     figures = json.loads((made / "metrics.json").read_text())
     assert figures["reconstruction/psnr"] > 5 and figures["edit/psnr_outside"] > 5
-    assert (made / "video.mp4").is_file() and (made / "checkpoints" / "last.ckpt").is_file()
+    assert (made / "video.mp4").is_file() and (made / "checkpoints" / "last.safetensors").is_file()
     (start,) = json.loads((made / "provenance.json").read_text())
     assert start["git"] is None

@@ -67,7 +67,9 @@ def edit_quality(
         ]
         sources = torch.stack([view.before.rgb.permute(2, 0, 1) for view in views]).to(device)
         captions = (model.embed([getattr(edit, which) for edit in edits]) for which in ("source", "target"))
-        edited = model.decode(editor.edit(sources, *captions, [f"{kind}-{index}" for index in indices]))
+        edited = model.decode(
+            editor.edit(sources, *captions, [f"{kind}-{index}" for index in indices]).latents
+        )
         for image, view in zip(edited.clamp(0, 1).permute(0, 2, 3, 1).cpu(), views, strict=True):
             unedited = psnr(view.before.rgb, view.after.rgb, view.mask)
             gain = psnr(image, view.after.rgb, view.mask) - unedited

@@ -14,7 +14,8 @@ from ids3d.models.priors.protocol import Prior, Prompt
 from ids3d.models.samplers.protocol import Sampler
 from ids3d.registry import register
 from ids3d.seeding import generator_for
-from ids3d.systems.edit_images.protocol import Show
+from ids3d.systems.divergence import GOOD_EVERY, IN_A_ROW, ROLLBACKS, SLOWER, finite_views
+from ids3d.systems.edit_images.protocol import EditedLatents, Show
 
 
 @register("edit-images", "latents")
@@ -48,7 +49,7 @@ class EditImages:
         target: Prompt,
         names: Sequence[str],
         show: Show | None = None,
-    ) -> Tensor:
+    ) -> EditedLatents:
         """The edited latents (b, c, h, w) of images (b, 3, H, W) in [0, 1].
 
         Args:
@@ -61,7 +62,8 @@ class EditImages:
         generators = [generator_for(self.seed, f"image/{name}") for name in names]
         if isinstance(self.method, Sampler):
             on_the_way = None if show is None else lambda z, done: show(z, done, {})
-            return self.method.edit(z_src, source, target, generators, on_the_way)
+            z = self.method.edit(z_src, source, target, generators, on_the_way)
+            return EditedLatents(z, [0] * len(z), (~finite_views(z)).tolist())
         return optimise(
             self.method, z_src, source, target, generators, self.cfg.steps, self.cfg.lr, show=show
         )
@@ -76,12 +78,30 @@ def optimise(
     steps: int = 200,
     lr: float = 0.0488,
     show: Show | None = None,
-) -> Tensor:
-    """The edited latents (b, c, h, w): plain SGD from their sources, as DDS, CDS and IDS are published."""
-    z_trg = z_src.clone()
+) -> EditedLatents:
+    """Edit latents (b, c, h, w): plain SGD from their sources, as DDS, CDS and IDS are published.
+
+    An image whose gradient is not finite stays as it is in that step. After IN_A_ROW such steps in a row it goes back
+    to what it was GOOD_EVERY steps ago or less, and on at half the rate; after ROLLBACKS of that it is given up.
+    """
+    z_trg = z_good = z_src.clone()
+    skipped, in_a_row, rollbacks = ([0] * len(z_src) for _ in range(3))
     for step in range(steps):
+        if step % GOOD_EVERY == 0:
+            well = z_trg.new_tensor(in_a_row)[:, None, None, None] == 0
+            z_good = torch.where(well, z_trg, z_good)
         output = guidance(z_src, z_trg, source, target, generators, progress=step / steps)
-        z_trg = z_trg - lr * output.grad
+        finite, moved = finite_views(output.grad), lr * output.grad
+        if any(rollbacks):
+            moved = moved * moved.new_tensor([SLOWER**n for n in rollbacks])[:, None, None, None]
+        z_trg = torch.where(finite[:, None, None, None], z_trg - moved, z_trg)
+        for i, is_finite in enumerate(finite.tolist()):
+            in_a_row[i] = 0 if is_finite else in_a_row[i] + 1
+            skipped[i] += not is_finite
+            if in_a_row[i] == IN_A_ROW and rollbacks[i] <= ROLLBACKS:
+                in_a_row[i], rollbacks[i] = 0, rollbacks[i] + 1
+                z_trg[i] = z_good[i]
         if show is not None:
             show(z_trg, (step + 1) / steps, output.figures)
-    return z_trg
+    given_up = [n > ROLLBACKS or i for n, i in zip(rollbacks, (~finite_views(z_trg)).tolist(), strict=True)]
+    return EditedLatents(z_trg, skipped, given_up)

@@ -45,7 +45,7 @@ class EditingSystem(pl.LightningModule):
         super().__init__()
         self.automatic_optimization = False
         self.cfg, self.renderer, self.scene, self.seed = cfg, renderer, edit.scene, edit.seed
-        self.prior, self.tracking = edit.prior, edit.tracking
+        self.prior, self.tracking, self.watch = edit.prior, edit.tracking, edit.watch
         self.curves = GuidanceCurves()
         source, target = edit.prompts
         self.prompts: tuple[Prompt, Prompt] = (self.prior.embed([source]), self.prior.embed([target]))

@@ -26,7 +26,7 @@ class GuidanceStep(NamedTuple):
 
     Attributes:
         round: from 0.
-        views: which training views.
+        views: which training views; none, where other processes have the last ones.
         number: of the step, from 0 in each round.
     """
 
@@ -76,7 +76,7 @@ class EditThroughPictures(EditingSystem):
 
     def __init__(self, cfg: Config, renderer: Renderer, edit: SceneEdit) -> None:
         super().__init__(cfg, renderer, edit)
-        self.method = edit.method
+        self.method, self.processes = edit.method, edit.processes
         views = range(len(self.cameras))
         self.batches = [tuple(views[i : i + cfg.views_per_batch]) for i in views[:: cfg.views_per_batch]]
         # The latents of all views: a parameter, so that an optimiser steps it, and a checkpoint keeps it.
@@ -88,6 +88,7 @@ class EditThroughPictures(EditingSystem):
 
     def setup(self, stage: str) -> None:
         super().setup(stage)
+        self._change = None
         self._all_cameras = self._all_cameras.to(self.device)
 
     @property
@@ -100,19 +101,29 @@ class EditThroughPictures(EditingSystem):
         """How many steps edit a view in each round."""
         return 1 if isinstance(self.method, Sampler) else math.ceil(self.cfg.steps / self.cfg.rounds)
 
+    @property
+    def _turns(self) -> int:
+        """How often a batch of views is edited in a round: by each process another one."""
+        return math.ceil(len(self.batches) / self.processes)
+
     def _steps_per_round(self) -> int:
-        return len(self.batches) * self.guidance_steps + self.cfg.fit_steps
+        return self._turns * self.guidance_steps + self.cfg.fit_steps
 
     def steps(self) -> int:
         return self.rounds * self._steps_per_round()
 
     def batch_of_step(self, index: int) -> GuidanceStep | FitStep:
-        """What is done in a step: batch after batch of views is edited, then the field fitted, in each round."""
-        number, i = divmod(index, self._steps_per_round())
-        batch, step = divmod(i, self.guidance_steps)
-        if batch < len(self.batches):
-            return GuidanceStep(number, self.batches[batch], step)
-        return FitStep(number, i - len(self.batches) * self.guidance_steps)
+        """What is done in a step: batch after batch of views is edited, then the field fitted, in each round.
+
+        With several processes, each edits other batches, and all fit, with rays of their own.
+        """
+        overall, process = divmod(index, self.processes)
+        number, i = divmod(overall, self._steps_per_round())
+        turn, step = divmod(i, self.guidance_steps)
+        if turn < self._turns:
+            mine = turn * self.processes + process
+            return GuidanceStep(number, self.batches[mine] if mine < len(self.batches) else (), step)
+        return FitStep(number, i - self._turns * self.guidance_steps)
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
         """Plain SGD on the latents, as the methods are published, and Adam on the field."""
@@ -131,7 +142,8 @@ class EditThroughPictures(EditingSystem):
             figures = self.guide(step)
             sgd.step()
             self.latents.grad = None
-            self.log("edit/view", float(step.views[-1] + 1), prog_bar=True)
+            if step.views:
+                self.log("edit/view", float(step.views[-1] + 1), prog_bar=True)
         else:
             figures = self.fit(step, adam)
         self.log("edit/round", float(step.round + 1), prog_bar=True)
@@ -141,17 +153,22 @@ class EditThroughPictures(EditingSystem):
     @torch.no_grad()
     def guide(self, step: GuidanceStep) -> dict[str, float]:
         """Set the latents' gradient to the guidance of some views; of a sampler, set the latents themselves."""
-        views, region = list(step.views), self.region
-        weights = 1 if region is None else region.latents[views]
-        self._change = None
+        views, is_sampler = list(step.views), isinstance(self.method, Sampler)
+        self._change, self.latents.grad = None, None if is_sampler else torch.zeros_like(self.latents)
+        if not views:
+            if step.number == 0:
+                self._set(views, self.latents[views])  # takes those of the other processes
+            return {}
         z_src = self._sources(views)
-        if step.number == 0:
-            self.latents[views] = z_src if step.round == 0 else self._encoded(views)
+        weights = 1 if self.region is None else self.region.latents[views]
         if isinstance(self.method, Sampler):
             generators = [generator_for(self.seed, f"sampler/{view}") for view in views]
             change = self.method.edit(z_src, *self.prompts, generators) - z_src
-            self.latents[views] = z_src + weights * change
+            self._set(views, z_src + weights * self._finite_or(torch.zeros_like(change), change))
             return {}
+        if step.number == 0:
+            start = z_src if step.round == 0 else self._encoded(views)
+            self._set(views, self._finite_or(self.latents[views], start))
         index = step.round * self.guidance_steps + step.number
         output = self.method(
             z_src,
@@ -161,10 +178,25 @@ class EditThroughPictures(EditingSystem):
             progress=index / (self.rounds * self.guidance_steps),
         )
         self.curves.add(output.trace)
-        self.latents.grad = torch.zeros_like(self.latents)
-        self.latents.grad[views] = weights * output.grad.to(self.latents)
+        # Of several processes one has a gradient for a view, and what is taken is the mean over all.
+        grad = output.grad.to(self.latents) * self.processes
+        self.latents.grad[views] = weights * self._finite_or(torch.zeros_like(grad), grad)  # type: ignore[index]
         moved = (self.latents[views] - z_src).square().mean().sqrt()
         return {**output.figures, "moved": float(moved)}
+
+    def _set(self, views: Sequence[int], latents: Tensor) -> None:
+        """Set the latents of some views; with several processes, of those that each gives, in all."""
+        self.latents[views] = latents
+        if self.processes > 1:
+            given = torch.zeros(len(self.latents), 1, 1, 1, device=self.device)
+            given[views] = 1
+            mine = torch.where(given > 0, self.latents, 0)
+            mine, given = (self.trainer.strategy.reduce(part, reduce_op="sum") for part in (mine, given))
+            self.latents.copy_(torch.where(given > 0, mine, self.latents))
+
+    def _finite_or(self, otherwise: Tensor, views: Tensor) -> Tensor:
+        """The numbers (b, c, h, w) of those views of which all are finite, and the others' from `otherwise`."""
+        return torch.where(self.watch.finite(views)[:, None, None, None], views, otherwise)
 
     def _sources(self, views: Sequence[int]) -> Tensor:
         return torch.stack([self.sources.latent(view, self.cameras[view]) for view in views])
@@ -184,7 +216,9 @@ class EditThroughPictures(EditingSystem):
         index = step.round * cfg.fit_steps + step.number
         generator = generator_for(self.seed, "fit", index)
         if not cfg.appearance_only:
-            self.renderer.before_step(index, generator)
+            self.renderer.before_step(index, generator)  # the same in all processes
+        if self.processes > 1:
+            generator = generator_for(self.seed, "fit/rays", index * self.processes + self.global_rank)
         inside, outside = self._pixels(generator)
         adam.zero_grad()
         error = self._backward(inside, generator)
@@ -255,6 +289,7 @@ class EditThroughPictures(EditingSystem):
             parts = []
             for views in map(list, self.batches):
                 change = self.prior.decode(self.latents[views]) - self.prior.decode(self._sources(views))
+                change = self._finite_or(torch.zeros_like(change), change)
                 full = F.interpolate(
                     change, (self._all_cameras.height, self._all_cameras.width), mode="bicubic"
                 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, Protocol
 
 from torch import Tensor
@@ -13,6 +13,7 @@ from ids3d.models.priors.protocol import Prior
 from ids3d.models.renderers.protocol import Renderer
 from ids3d.models.samplers.protocol import Sampler
 from ids3d.scene import Scene
+from ids3d.systems.divergence import Watch
 from ids3d.tracking import Tracking
 
 
@@ -46,6 +47,8 @@ class SceneEdit:
         prompts: (source, target).
         seed: with the step's number, determines all that is drawn.
         tracking: gets a panel of each held-out view at every validation; None: nobody looks on.
+        processes: how many share the work.
+        watch: is shown what comes from the prior, view by view; what is not finite is left out.
     """
 
     scene: Scene
@@ -55,6 +58,8 @@ class SceneEdit:
     prompts: tuple[str, str]
     seed: int
     tracking: Tracking | None = None
+    processes: int = 1
+    watch: Watch = field(default_factory=Watch)
 
 
 class SceneEditingSystem(Protocol):

@@ -46,7 +46,7 @@ class EditScene(EditingSystem):
     def __init__(self, cfg: Config, renderer: Renderer, edit: SceneEdit) -> None:
         super().__init__(cfg, renderer, edit)
         assert not isinstance(edit.method, Sampler)  # `samplers` says so
-        self.guidance = edit.method
+        self.guidance, self.processes = edit.method, edit.processes
 
     def steps(self) -> int:
         return self.cfg.steps
@@ -73,6 +73,10 @@ class EditScene(EditingSystem):
             group["lr"] = cfg.lr * (cosine(step / cfg.steps) if cfg.decay else 1.0)
 
         figures, signal_sq = self.guide(views, step)
+        if self.processes > 1:
+            # The mean over processes is taken of what each propagates back: of each gradient in the latents, a share.
+            share = self.trainer.strategy.reduce(torch.tensor(signal_sq, device=self.device), reduce_op="sum")
+            signal_sq = float(share) / self.processes**2
         inner = optimiser.optimizer  # Lightning's wrapper has the class, but not the state, of what it wraps
         inner.observe(signal_sq)
         optimiser.step()
@@ -98,17 +102,20 @@ class EditScene(EditingSystem):
             z_src,
             z_trg.detach(),
             *self.prompts,
-            generator_for(self.seed, "guidance", step),
+            generator_for(self.seed, "guidance", step * self.processes + self.global_rank),
             progress=step / self.cfg.steps,
         )
         self.curves.add(output.trace)
-        grad, region = output.grad.to(z_trg) / len(views), self.region
+        finite = self.watch.finite(output.grad)
+        grad = torch.where(finite[:, None, None, None], output.grad, 0).to(z_trg) / len(views)
+        region = self.region
         if region is not None:
             grad = grad * region.latents[views]
         (d_images,) = torch.autograd.grad(z_trg, images, grad_outputs=grad)
         if region is not None:
             d_images = d_images * F.interpolate(region.images[views, None], self.size, mode="area")
-        for camera, d_rgb in zip(cameras, d_images.permute(0, 2, 3, 1), strict=True):
-            self.renderer.backward(camera, d_rgb)
+        for camera, d_rgb, counts in zip(cameras, d_images.permute(0, 2, 3, 1), finite.tolist(), strict=True):
+            if counts:
+                self.renderer.backward(camera, d_rgb)
         moved = (z_trg.detach() - z_src).square().mean().sqrt()
         return {**output.figures, "moved": float(moved)}, float(grad.square().sum())

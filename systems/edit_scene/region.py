@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ from torch import Tensor
 from ids3d.data.scenes.photographs import find_photographs, inspect, read_masks
 from ids3d.errors import UserError
 from ids3d.models.priors.protocol import Prior, Prompt
-from ids3d.reading import given_path
+from ids3d.reading import given_path, plain_file
 from ids3d.scene import Scene
 from ids3d.seeding import generator_for
 
@@ -49,13 +50,7 @@ def region_of_masks(folder: str, scene: Scene, latent_size: tuple[int, int]) -> 
 
     Raises UserError: there is no such folder, a view without a mask, a mask of other proportions, nothing white at all.
     """
-    path, cameras = given_path(folder, "edit.region"), scene.train.cameras
-    if not path.is_dir():
-        raise UserError(
-            f"edit.region {folder}: no such folder; expected {EVERYWHERE}, {DIFFERENCE} or a folder of masks"
-        )
-    files = {file.stem: file for file in find_photographs(path)}
-    chosen = [_mask_of(Path(name).stem, files, path) for name in scene.train.names]
+    cameras, chosen = scene.train.cameras, _masks_of(folder, scene)
     for file in chosen:
         inspect(file, cameras.width, cameras.height)
     white = read_masks(chosen, cameras.height, cameras.width)[:, None].float()
@@ -64,6 +59,28 @@ def region_of_masks(folder: str, scene: Scene, latent_size: tuple[int, int]) -> 
             f"edit.region {folder}: the masks are black everywhere: white is where the edit may act"
         )
     return Region(F.adaptive_max_pool2d(white, latent_size), _softened(white, latent_size))
+
+
+def masks_digest(folder: str, scene: Scene) -> str:
+    """Name the content of the masks of `region_of_masks`. Raises UserError as that does, where they are not there."""
+    digest = hashlib.sha256()
+    for file in _masks_of(folder, scene):
+        try:
+            digest.update(hashlib.sha256(plain_file(file).read_bytes()).digest())
+        except OSError as error:
+            raise UserError(f"edit.region: {file} cannot be read ({error.strerror})") from error
+    return digest.hexdigest()
+
+
+def _masks_of(folder: str, scene: Scene) -> list[Path]:
+    """The mask of each training view. Raises UserError."""
+    path = given_path(folder, "edit.region")
+    if not path.is_dir():
+        raise UserError(
+            f"edit.region {folder}: no such folder; expected {EVERYWHERE}, {DIFFERENCE} or a folder of masks"
+        )
+    files = {file.stem: file for file in find_photographs(path)}
+    return [_mask_of(Path(name).stem, files, path) for name in scene.train.names]
 
 
 def _mask_of(view: str, files: dict[str, Path], folder: Path) -> Path:

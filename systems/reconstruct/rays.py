@@ -122,7 +122,9 @@ class Reconstruct(pl.LightningModule):
 
     def training_step(self, generator: torch.Generator, batch_idx: int) -> Tensor:
         cfg = self.cfg
-        self.renderer.before_step(self.global_step, generator)
+        several = self.trainer.world_size > 1  # processes, whose occupancy grids are to be the same
+        common = generator_for(self.seed, "occupancy", self.global_step) if several else generator
+        self.renderer.before_step(self.global_step, common)
         pixels = self._sample_rays(generator)
         render = self.renderer(self._train.cameras.rays_at(*pixels), generator)
         error = F.mse_loss(render.rgb, self._train.images[pixels])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +29,12 @@ from ids3d.experiment import TrainingJob
 from ids3d.files import locked
 from ids3d.images import save_image
 from ids3d.provenance import record
-from ids3d.systems.fitting import ResumeCheckpoint, fit
+from ids3d.systems.divergence import Watch
+from ids3d.systems.fitting import fit
 from ids3d.systems.lightning_log import TrackingLogger
+from ids3d.systems.resuming import ResumeCheckpoint
 from ids3d.systems.stopping import GracefulStop
-from ids3d.systems.storage import fingerprint, write_json
+from ids3d.systems.storage import Figures, fingerprint, write_json
 from ids3d.tabletop.captions import relations
 from ids3d.tabletop.dataset import TabletopDataset, load_dataset
 from ids3d.tabletop.scene import HELD_OUT, TabletopScene, sample_camera, sample_scene
@@ -141,7 +144,8 @@ def run(training: TrainingJob) -> None:
         settings = fingerprint({key: training.to_mapping()[key] for key in ("train", "seed")})
         how = f"To go on: {launch_command()} --config {folder / 'config.yaml'}"
         resume = ResumeCheckpoint(stop, checkpoint, settings, how, cfg.save_minutes, tracking.flush)
-        tracking.open(resume=resume.found is not None).begin(training.name, resume.steps_done)
+        tracking.open(resume=resume.found is not None)
+        watch = Watch()
         record(training, settings)
         try:
             fit(
@@ -151,6 +155,8 @@ def run(training: TrainingJob) -> None:
                 label=training.name,
                 device=pick_device(training.device),
                 resume=resume,
+                watch=watch,
+                begin=partial(tracking.begin, training.name),
                 loggers=[TrackingLogger(tracking)],
                 validate_every=cfg.sample_every,
             )
@@ -160,7 +166,8 @@ def run(training: TrainingJob) -> None:
         finally:
             tracking.close()
     _save(module, cfg)
-    write_json(folder / "metrics.json", {"time/train_seconds": resume.seconds})
+    figures: Figures = {"time/train_seconds": resume.seconds, "train/skipped_steps": watch.skipped}
+    write_json(folder / "metrics.json", figures)
 
 
 def _save(module: Any, cfg: TrainingConfig) -> None:

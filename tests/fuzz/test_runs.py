@@ -22,8 +22,9 @@ from hypothesis import strategies as st
 from ids3d import provenance
 from ids3d.experiment import Job, load, load_saved
 from ids3d.provenance import earlier_starts, note_seconds, record
-from ids3d.systems.fitting import ResumeCheckpoint
+from ids3d.systems.fields import load_field, restore, save_field
 from ids3d.systems.image_run import read_result
+from ids3d.systems.resuming import ResumeCheckpoint
 from ids3d.systems.stopping import GracefulStop
 from ids3d.systems.storage import load_tensors, read_figures, write_json
 from ids3d.tabletop.world import world_of
@@ -51,6 +52,50 @@ def test_damaged_checkpoints(tmp_path: Path, content: bytes) -> None:
         assert torch.equal(state["renderer"]["w"], torch.arange(64.0)) and state["seconds"] == 1
 
 
+class Table(torch.nn.Module):
+    """A field of a few numbers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.w = torch.nn.Parameter(torch.arange(12.0).view(3, 4))
+        self.register_buffer("seen", torch.tensor([True, False]))
+        self.register_buffer("scalar", torch.tensor(2.5))
+
+    def get_extra_state(self) -> tuple[int, int]:
+        return (3, 4)
+
+    def set_extra_state(self, state: Any) -> None:
+        self.size = tuple(state)
+
+
+ABOUT = {"settings": "a", "steps": 3, "seconds": 1.5}
+
+
+def field(folder: Path) -> Path:
+    file = folder / "last.safetensors"
+    save_field(file, Table(), ABOUT)  # type: ignore[arg-type]
+    return file
+
+
+def test_a_field_comes_back_as_it_was(tmp_path: Path) -> None:
+    state, about = load_field(field(tmp_path), "delete it", torch.device("cpu"))
+    table = Table()
+    torch.nn.init.zeros_(table.w)
+    restore(table, state, tmp_path, "delete it")  # type: ignore[arg-type]
+    assert torch.equal(table.w, Table().w) and table.size == (3, 4) and about == ABOUT
+
+
+@fuzz
+@given(data=st.data())
+def test_damaged_fields(tmp_path: Path, data: st.DataObject) -> None:
+    """What is read of a damaged file is what was saved: a changed number does not slip through."""
+    file = field(tmp_path)
+    file.write_bytes(data.draw(damaged(file.read_bytes()) | st.binary() | st.just(saved(STATE))))
+    found = verdict(lambda: load_field(file, "delete it", torch.device("cpu")), tmp_path)
+    if found is not None:
+        assert found[1] == ABOUT and torch.equal(found[0]["w"], Table().w)
+
+
 def forged() -> dict[str, bytes]:
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w") as archive:
@@ -75,13 +120,20 @@ def test_checkpoints_that_would_run_code(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize("value", [None, "x", [], {}, math.nan, -1, "s"], ids=str)
-@pytest.mark.parametrize("key", ["global_step", "seconds", "settings", "callbacks", "state_dict"])
+@pytest.mark.parametrize(
+    "key", ["global_step", "seconds", "settings", "callbacks", "state_dict", "optimizer_states"]
+)
 def test_checkpoints_in_passing_with_foreign_values(tmp_path: Path, key: str, value: Any) -> None:
     with GracefulStop() as stop:
         file = tmp_path / "interrupted.ckpt"
         resume = ResumeCheckpoint(stop, file, "s", "")
         own = {"settings": "s", "seconds": 1.0} | ({key: value} if key in ("seconds", "settings") else {})
-        outer = {"callbacks": {resume.state_key: own}, "global_step": 3, "state_dict": {}}
+        outer = {
+            "callbacks": {resume.state_key: own},
+            "global_step": 3,
+            "state_dict": {},
+            "optimizer_states": [],
+        }
         file.write_bytes(saved(outer | ({key: value} if key in outer else {})))
         found = verdict(lambda: resume.found, tmp_path)
     assert found is None or (0 <= resume.steps_done < math.inf)
@@ -202,6 +254,9 @@ KINDS: dict[str, Callable[[Path], object]] = {
 def test_something_else_in_the_place_of_a_file(tmp_path: Path, kind: str) -> None:
     for name in ("a.ckpt", "result.json", "provenance.json", "config.yaml"):
         KINDS[kind](tmp_path / name)
+    KINDS[kind](tmp_path / "last.safetensors")
+    cpu = torch.device("cpu")
+    assert verdict(lambda: load_field(tmp_path / "last.safetensors", "", cpu), tmp_path) is None
     assert verdict(lambda: load_tensors(tmp_path / "a.ckpt", (), "", "cpu"), tmp_path) is None
     assert verdict(lambda: read_figures(tmp_path / "result.json", ""), tmp_path) is None
     assert verdict(lambda: load_saved(tmp_path), tmp_path) is None

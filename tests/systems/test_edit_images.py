@@ -71,7 +71,7 @@ def test_the_loop_is_the_published_step() -> None:
     prior = tiny_sd.prior()
     dds, source, target = DDS(DDS.Config(), prior), prior.embed(["a red cube"]), prior.embed(["a blue cone"])
     z_src = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
-    got = optimise(dds, z_src, source, target, [torch.Generator().manual_seed(1)], steps=3)
+    got = optimise(dds, z_src, source, target, [torch.Generator().manual_seed(1)], steps=3).latents
     z, generator = z_src.clone(), torch.Generator().manual_seed(1)
     for _ in range(3):
         leaf = z.clone().requires_grad_()
@@ -113,10 +113,10 @@ def test_a_batch_gets_what_each_gets_alone(job: Job) -> None:
     source, target = (system.prior.embed([t] * 3) for t in ("a red cube", "a blue cube"))
     names = ["a", "b", "c"]
     with torch.no_grad():
-        together = system.edit(images, source, target, names)
+        together = system.edit(images, source, target, names).latents
         for i, name in enumerate(names):
             one = slice(i, i + 1)
-            alone = system.edit(images[one], source[one], target[one], [name])
+            alone = system.edit(images[one], source[one], target[one], [name]).latents
             torch.testing.assert_close(together[one], alone, rtol=1e-3, atol=1e-4)
     assert not torch.allclose(together[0] - together[1], images.new_zeros(()))
     assert generator_for(7, "image/a").initial_seed() != generator_for(7, "image/b").initial_seed()

@@ -23,7 +23,8 @@ from ids3d.models.samplers.protocol import Sampler
 from ids3d.seeding import generator_for
 from ids3d.systems.edit_scene.pictures import EditThroughPictures, FitStep, GuidanceStep
 from ids3d.systems.edit_scene.protocol import SceneEdit
-from ids3d.systems.fitting import ResumeCheckpoint, fit
+from ids3d.systems.fitting import fit
+from ids3d.systems.resuming import ResumeCheckpoint
 from ids3d.systems.scene_phases import SceneEditRun
 from ids3d.systems.scene_run import run
 from ids3d.systems.stopping import GracefulStop

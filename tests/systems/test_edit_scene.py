@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
 from ids3d.data.step_batches import StepDataModule
@@ -20,7 +21,8 @@ from ids3d.models.priors.protocol import editing_size
 from ids3d.systems.edit_scene.editing import comparison
 from ids3d.systems.edit_scene.protocol import SceneEdit
 from ids3d.systems.edit_scene.pull_back import EditScene
-from ids3d.systems.fitting import ResumeCheckpoint, fit
+from ids3d.systems.fitting import fit
+from ids3d.systems.resuming import ResumeCheckpoint
 from ids3d.systems.scene_phases import SceneEditRun
 from ids3d.systems.scene_run import run
 from ids3d.systems.stopping import GracefulStop
@@ -117,9 +119,9 @@ def test_every_view_has_its_turn(tiny: Tiny) -> None:
 def test_an_edit_of_the_appearance_leaves_the_density(tiny: Tiny) -> None:
     experiment = tiny("edit.appearance_only=true", "edit.lr=1")
     run(experiment)
-    last = torch.load(experiment.folder / "checkpoints" / "last.ckpt", weights_only=True)["renderer"]
-    (field,) = (experiment.folder.parents[1] / "reconstructions").glob("*/field.pt")
-    source = torch.load(field, weights_only=True)
+    last = load_file(experiment.folder / "checkpoints" / "last.safetensors")
+    (field,) = (experiment.folder.parents[1] / "reconstructions").glob("*/field.safetensors")
+    source = load_file(field)
     assert torch.equal(last["geometry.raw_density"], source["geometry.raw_density"])
     assert not torch.equal(last["geometry.raw_appearance"], source["geometry.raw_appearance"])
 

@@ -69,16 +69,16 @@ def assert_equal(job: SceneJob, whole: SceneJob) -> None:
 
 PLACES = [
     ("ids3d.provenance:_write_starts", 1),  # in its first second
-    ("torch:save", 1),  # its first checkpoint
+    ("torch:save", 2),  # its first checkpoint, after what it keeps in memory
     ("ids3d.systems.reconstruct.rays:Reconstruct.training_step", 4),
     ("ids3d.systems.reconstruct.rays:Reconstruct.validation_step", 2),
     ("ids3d.tracking.csv_file:write_rows", 1),  # metrics.csv gets new columns
-    ("ids3d.systems.scene_phases:save_tensors", 1),  # the reconstructed field
+    ("ids3d.systems.scene_phases:save_field", 1),  # the reconstructed field
     ("ids3d.systems.scene_phases:write_json", 1),  # its figures
     ("ids3d.systems.edit_scene.pull_back:EditScene.training_step", 1),
     ("ids3d.systems.edit_scene.pull_back:EditScene.training_step", 3),
     ("torch:save", 2),
-    ("ids3d.systems.scene_phases:save_tensors", 1),  # the edited field
+    ("ids3d.systems.scene_phases:save_field", 1),  # the edited field
     ("ids3d.systems.scene_phases:SceneEditRun.evaluate", 1),
     ("ids3d.systems.evaluate.held_out:Evaluate._measure", 2),
     ("ids3d.images:to_bytes", 20),
@@ -121,6 +121,31 @@ def test_twenty_kills_at_random_moments(
             assert code in (0, -signal.SIGKILL), (tmp_path / "said").read_text()
         assert_equal(job, whole)
         done += 1
+
+
+PICTURES = (
+    *(*SETTINGS, "edit=pictures", "edit.rounds=2", "edit.steps=4", "edit.views_per_batch=4"),
+    *("edit.fit_steps=3", "edit.rays_per_step=256", "edit.log_every=1"),
+)
+PLACES_IN_PICTURES = [
+    ("ids3d.systems.edit_scene.pictures:EditThroughPictures.guide", 3),
+    ("torch:save", 2),
+    ("ids3d.systems.edit_scene.pictures:EditThroughPictures.fit", 2),
+    ("ids3d.systems.edit_scene.pictures:EditThroughPictures._changes", 4),
+    ("ids3d.systems.edit_scene.pictures:EditThroughPictures.guide", 2),  # in the second round
+    ("ids3d.systems.scene_phases:save_field", 1),
+]
+
+
+@pytest.mark.slow
+def test_killed_while_it_edits_pictures(tiny_in: Callable[..., SceneJob], tmp_path: Path) -> None:
+    expected = tiny_in(tmp_path / "whole", *PICTURES)
+    assert finish(words(expected, tmp_path), tmp_path / "said") == 0
+    job = tiny_in(tmp_path / "out", *PICTURES)
+    for place in PLACES_IN_PICTURES:
+        assert finish(words(job, tmp_path), tmp_path / "said", kill_at=place) == -signal.SIGKILL, place
+    assert finish(words(job, tmp_path), tmp_path / "said") == 0
+    assert_equal(job, expected)
 
 
 def test_a_kill_in_passing_and_one_while_a_checkpoint_is_written(

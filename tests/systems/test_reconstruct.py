@@ -13,8 +13,9 @@ import torch
 from ids3d.data.step_batches import StepDataModule
 from ids3d.experiment import SceneJob
 from ids3d.metrics import psnr
-from ids3d.systems.fitting import ResumeCheckpoint, fit
+from ids3d.systems.fitting import fit
 from ids3d.systems.reconstruct.rays import Reconstruct
+from ids3d.systems.resuming import ResumeCheckpoint
 from ids3d.systems.scene_phases import SceneRun
 from ids3d.systems.stopping import GracefulStop
 

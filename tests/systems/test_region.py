@@ -183,3 +183,20 @@ def test_samplers_and_latents_stay_outside_of_the_region(tiny: Tiny, scene: Scen
         inside = system.region.latents[:, 0] > 0
         change = (system.latents - system._sources(range(len(scene.train)))).abs().amax(1)
         assert (change[~inside] == 0).all() and (change[inside] > 0).float().mean() > 0.9
+
+
+def test_other_masks_under_the_same_name_are_another_edit(tiny: Tiny, scene: Scene, tmp_path: Path) -> None:
+    folder = write_masks(tmp_path / "masks", scene, patch())
+    job = tiny(*PULL_BACK, f"edit.region={folder}")
+    with GracefulStop() as stop:
+        key = SceneEditRun(job, stop).edit_key()
+        assert SceneEditRun(job, stop).edit_key() == key
+        last = Path(folder) / f"{scene.train.names[-1]}.png"
+        was = last.read_bytes()
+        Image.new("L", (24, 24), 255).save(last)
+        assert SceneEditRun(job, stop).edit_key() != key
+        last.write_bytes(was)
+        assert SceneEditRun(job, stop).edit_key() == key
+        last.unlink()
+        with pytest.raises(UserError, match="no mask for the training view"):
+            SceneEditRun(job, stop).edit_key()

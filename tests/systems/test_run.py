@@ -15,6 +15,7 @@ from typing import Any
 import imageio.v3 as iio
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from ids3d.errors import Interrupted, UserError
 from ids3d.experiment import SceneJob
@@ -34,8 +35,7 @@ Tiny = Callable[..., SceneJob]
 
 def state(experiment: SceneJob) -> dict[str, torch.Tensor]:
     """The edited field's tensors."""
-    saved = torch.load(experiment.folder / "checkpoints" / "last.ckpt", weights_only=True)["renderer"]
-    return {name: value for name, value in saved.items() if isinstance(value, torch.Tensor)}
+    return load_file(experiment.folder / "checkpoints" / "last.safetensors")
 
 
 def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
@@ -52,12 +52,14 @@ def test_a_run_from_start_to_end(tiny: Tiny) -> None:
     assert set(figures) == {
         "reconstruction/psnr",
         "reconstruction/seconds",
+        "reconstruction/skipped_steps",
         "source/psnr",
         "source/psnr_inside",
         "source/psnr_outside",
         "edit/psnr_inside",
         "edit/psnr_outside",
         "edit/seconds",
+        "edit/skipped_steps",
         "guidance",
         "time/total_seconds",
         "memory/peak_gb",
@@ -139,6 +141,7 @@ def test_stage_reconstruct_stops_there(tiny: Tiny) -> None:
     assert set(figures) == {
         "reconstruction/psnr",
         "reconstruction/seconds",
+        "reconstruction/skipped_steps",
         "time/total_seconds",
         "memory/peak_gb",
     }
@@ -246,7 +249,7 @@ def test_a_finished_run_is_read_back(tiny: Tiny) -> None:
     test = saved.scene.test
     values = [psnr(saved.source.render(test.cameras[i]).rgb, test.images[i]) for i in range(len(test))]
     assert sum(values) / len(values) == pytest.approx(float(figures["source/psnr"]), abs=1e-4)
-    (field,) = Path(experiment.output).glob("reconstructions/*/field.pt")
+    (field,) = Path(experiment.output).glob("reconstructions/*/field.safetensors")
     shutil.rmtree(field.parent)
     with pytest.raises(UserError, match=r"its reconstruction, .* is gone or"):
         load_run(experiment.folder)

@@ -6,6 +6,7 @@ import csv
 import dataclasses
 import json
 import logging
+import math
 import os
 import shutil
 import signal
@@ -17,7 +18,9 @@ from typing import Any
 
 import imageio_ffmpeg
 import pytest
+import safetensors
 import torch
+from safetensors.torch import load_file, save_file
 
 from ids3d import launch
 from ids3d.cli import run_command
@@ -25,7 +28,9 @@ from ids3d.errors import Interrupted, UserError
 from ids3d.experiment import SceneJob, load_saved
 from ids3d.files import locked
 from ids3d.systems.edit_scene.pull_back import EditScene
+from ids3d.systems.fields import _digest
 from ids3d.systems.reconstruct.rays import Reconstruct
+from ids3d.systems.saved_run import load_run
 from ids3d.systems.scene_run import run
 from tests.systems.processes import finish
 from tests.systems.test_run import same, state, stop_in
@@ -324,15 +329,16 @@ HOW = ("truncated", "empty", "text", "foreign")
 
 @pytest.mark.parametrize("how", HOW)
 @pytest.mark.parametrize(
-    "name", ["last.ckpt", "field.pt", "reconstruction/metrics.json", "metrics.json", "config.yaml"]
+    "name",
+    ["last.safetensors", "field.safetensors", "reconstruction/metrics.json", "metrics.json", "config.yaml"],
 )
 def test_a_damaged_file_is_named_with_what_to_do(
     finished: SceneJob, name: str, how: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     (reconstruction,) = (Path(finished.output) / "reconstructions").iterdir()
     path = {
-        "last.ckpt": finished.folder / "checkpoints" / "last.ckpt",
-        "field.pt": reconstruction / "field.pt",
+        "last.safetensors": finished.folder / "checkpoints" / "last.safetensors",
+        "field.safetensors": reconstruction / "field.safetensors",
         "reconstruction/metrics.json": reconstruction / "metrics.json",
     }.get(name, finished.folder / name)
     if name == "config.yaml" and how == "foreign":
@@ -375,6 +381,95 @@ def test_a_damaged_checkpoint_in_passing_is_named(tiny: Tiny, how: str) -> None:
     assert contents(job.folder) == before
     checkpoint.unlink()
     run(job)
+
+
+def forge(checkpoint: dict[str, Any], how: str) -> None:
+    """Change what a checkpoint in passing holds; whose it is, it says rightly."""
+    weights = checkpoint["state_dict"]
+    key = next(key for key in weights if key.endswith("raw_appearance"))
+    progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
+    if how == "a key less":
+        del weights[key]
+    elif how == "a key more":
+        weights["foreign"] = torch.zeros(3)
+    elif how == "another shape":
+        weights[key] = weights[key][:, :2]
+    elif how == "nan":
+        weights[key] = weights[key] * math.nan
+    elif how == "a later step":
+        checkpoint["global_step"] = 10**6
+    elif how == "another step":
+        checkpoint["global_step"] += 1
+    elif how == "other batches":
+        progress["current"]["completed"] = "x"
+    elif how == "no loops":
+        checkpoint["loops"] = {}
+    elif how == "an optimiser's rate":
+        checkpoint["optimizer_states"][0]["param_groups"][0]["lr"] = math.nan
+    elif how == "no optimiser":
+        checkpoint["optimizer_states"] = []
+    elif how == "an optimiser of another shape":
+        checkpoint["optimizer_states"][0]["state"] = {0: {"exp_avg": torch.zeros(5)}}
+    elif how == "a watch":
+        checkpoint["callbacks"]["Watch"] = {"skipped": "many"}
+
+
+FORGED = (
+    *("a key less", "a key more", "another shape", "nan", "a later step", "another step", "other batches"),
+    *("no loops", "an optimiser's rate", "no optimiser", "an optimiser of another shape", "a watch"),
+)
+
+
+def test_a_forged_checkpoint_in_passing_is_refused_in_one_line(tiny: Tiny) -> None:
+    job = tiny()
+    stopped(job, EditScene, 2)
+    file = job.folder / "checkpoints" / "interrupted.ckpt"
+    content = file.read_bytes()
+    for how in FORGED:
+        file.write_bytes(content)
+        checkpoint = torch.load(file, weights_only=True)
+        forge(checkpoint, how)
+        torch.save(checkpoint, file)
+        forged = file.read_bytes()
+        with pytest.raises(UserError, match=r"interrupted.ckpt is .*delete it, and the same command"):
+            pytest.fail(f"{how}: {run(job)}")
+        assert file.read_bytes() == forged, how
+    file.write_bytes(content)
+    run(job)
+
+
+@pytest.mark.parametrize("how", ["nan", "steps", "no words", "old", "old nan"])
+def test_an_edited_field_with_odd_contents(finished: SceneJob, how: str) -> None:
+    file = finished.folder / "checkpoints" / "last.safetensors"
+    with safetensors.safe_open(file, "pt") as opened:
+        about = json.loads(opened.metadata()["about"])
+        plain = json.loads(opened.metadata()["plain"])
+    tensors = load_file(file)
+    if "nan" in how:
+        tensors["geometry.raw_density"][0] = math.nan
+    if how == "steps":
+        about["steps"] = -3
+    words = {"about": json.dumps(about), "plain": json.dumps(plain)}
+    words["digest"] = _digest(tensors, words)
+    save_file(tensors, file, None if how == "no words" else words)
+    if "old" in how:  # as torch wrote it
+        torch.save({**about, "renderer": {**tensors, **plain}}, file.with_name("last.ckpt"))
+        file.unlink()
+        file = file.with_name("last.ckpt")
+    if how == "old":
+        assert load_run(finished.folder).edited.steps == about["steps"]
+        return
+    with pytest.raises(UserError, match=f"{file.name} is damaged, or not what ids3d wrote there: delete it"):
+        launch.main(["--test", str(finished.folder)])
+
+
+def test_a_field_that_torch_wrote_is_still_read(finished: SceneJob) -> None:
+    (file,) = Path(finished.output).glob("reconstructions/*/field.safetensors")
+    now = load_run(finished.folder).source.state_dict()
+    torch.save(now, file.with_name("field.pt"))
+    file.unlink()
+    then = load_run(finished.folder).source.state_dict()
+    assert all(torch.equal(value, then[name]) for name, value in now.items() if torch.is_tensor(value))
 
 
 def test_a_damaged_provenance_does_not_stop_the_next_run(

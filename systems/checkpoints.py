@@ -1,0 +1,38 @@
+"""How a Lightning training is written down: beside its place, and between two steps."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.plugins.io import TorchCheckpointIO
+
+from ids3d.systems.storage import save_tensors
+
+
+class TensorCheckpoints(TorchCheckpointIO):
+    """Lightning's checkpoints, written to memory, or beside their place, not in the system's temporary folder."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        if isinstance(path, io.BytesIO):
+            torch.save(checkpoint, path)
+        else:
+            save_tensors(Path(path), checkpoint)
+
+
+def save_before_step(trainer: pl.Trainer, place: Path | io.BytesIO) -> None:
+    """Save all that an exact resume needs, as it stands before the step that is about to begin (on_train_batch_start).
+
+    All of the step before is done, validated and logged.
+    """
+    loop = trainer.fit_loop.epoch_loop
+    loop._batches_that_stepped = trainer.global_step  # Lightning resumes with one too many
+    counts = (loop.batch_progress.current, loop.batch_progress.total)
+    for count in counts:  # without the step that is about to begin
+        count.ready -= 1
+    trainer.save_checkpoint(place)  # type: ignore[arg-type]
+    for count in counts:
+        count.ready += 1
