@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 
 from ids3d.config import Node, Origin, parse
 from ids3d.errors import UserError
-from ids3d.registry import find_among, shared_settings
+from ids3d.registry import find, find_among, names, shared_settings
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,20 @@ class Module:
             config,
             Node({k: v for k, v in node.items() if k in has or not _is_kept(node, k)}, origins),
             self.key,
+            self._elsewhere,
         )
+
+    def _elsewhere(self, setting: str) -> str:
+        """A hint where other modules that the key may name have a setting that this one lacks; '' where none has."""
+        others = [
+            name
+            for kind in self.kinds
+            for name in names(kind)
+            if name != self.type
+            and any(f.name == setting for f in dataclasses.fields(find(kind, name).Config))
+        ]
+        options = " or ".join(f"{self.key}={name}" for name in others)
+        return f"it is a setting of {options}, not of {self.key}={self.type}" if others else ""
 
     def build(self, *args: Any) -> Any:
         """The module: `Class(settings, *args)`, as its kind's Protocol says."""

@@ -24,16 +24,31 @@ class Progress:
         done: steps already done (by a run that is resumed).
         unit: of a step, for the rate.
         interval: seconds between two lines where there is no terminal.
+        delay: seconds in which nothing is shown: a phase that is over by then goes without a word.
     """
 
     def __init__(
-        self, label: str, total: int, done: int = 0, unit: str = "step", interval: float = 15.0
+        self,
+        label: str,
+        total: int,
+        done: int = 0,
+        unit: str = "step",
+        interval: float = 15.0,
+        delay: float = 0.0,
     ) -> None:
         self._label, self._total, self._initial, self._unit = label, total, done, unit
-        self._interval, self._done, self._note = interval, done, ""
+        self._interval, self._delay, self._done, self._note = interval, delay, done, ""
         self._start = self._printed = time.monotonic()
         self._bar = (
-            tqdm(total=total, initial=done, desc=label, unit=unit, dynamic_ncols=True, file=sys.stderr)
+            tqdm(
+                total=total,
+                initial=done,
+                desc=label,
+                unit=unit,
+                delay=delay,
+                dynamic_ncols=True,
+                file=sys.stderr,
+            )
             if sys.stderr.isatty()
             else None
         )
@@ -52,7 +67,7 @@ class Progress:
         """End the bar, or print the last line."""
         if self._bar is not None:
             self._bar.close()
-        else:
+        elif time.monotonic() - self._start >= self._delay:
             self._print()
 
     def _print(self) -> None:
@@ -70,13 +85,15 @@ class Progress:
         print(line, file=sys.stderr, flush=True)
 
 
-def track(items: Iterable[T], label: str, total: int | None = None, unit: str = "view") -> Iterator[T]:
+def track(
+    items: Iterable[T], label: str, total: int | None = None, unit: str = "view", delay: float = 0.0
+) -> Iterator[T]:
     """Yield the items, counted by a `Progress`. Raises ValueError without a `total` where `items` has no length."""
     if total is None:
         if not isinstance(items, Sized):
             raise ValueError("track() needs a total for items without a length")
         total = len(items)
-    progress = Progress(label, total, unit=unit)
+    progress = Progress(label, total, unit=unit, delay=delay)
     try:
         for item in items:
             yield item

@@ -26,6 +26,17 @@ def test_lines_come_by_the_clock(capsys: pytest.CaptureFixture[str], monkeypatch
     assert lines[0] == "editing: 30/50 [00:10 so far, 00:20 left,  1.00step/s, loss 0.5]"
 
 
+def test_what_is_quick_goes_without_a_word(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = [100.0]
+    monkeypatch.setattr("ids3d.progress.time.monotonic", lambda: clock[0])
+    for seconds, lines in ((0.1, 0), (1.0, 1)):
+        for _ in track(range(4), "reading", delay=3):
+            clock[0] += seconds
+        assert len(capsys.readouterr().err.splitlines()) == lines
+
+
 def test_track_wants_a_total() -> None:
     with pytest.raises(ValueError, match="total"):
         list(track(iter([1]), "x"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar, Union
 
@@ -31,7 +31,9 @@ class _Entry:
         return f"{self.path} ({self.origin.source})" if self.origin else self.path
 
 
-def parse(cls: type[D], node: Mapping[str, Any], where: str = "") -> D:
+def parse(
+    cls: type[D], node: Mapping[str, Any], where: str = "", elsewhere: Callable[[str], str] | None = None
+) -> D:
     """Return an instance of the dataclass `cls` with the values of `node`, each checked against the field's type.
 
     Understood: bool, int, float, str, Literal, list[...], tuple[...], X | None, dict[str, ...], nested dataclasses
@@ -40,6 +42,7 @@ def parse(cls: type[D], node: Mapping[str, Any], where: str = "") -> D:
 
     Args:
         where: the dotted path of `node` in the config, for the messages.
+        elsewhere: says of a key that `cls` does not have where there is one of that name; '' if nowhere.
 
     Raises:
         UserError: an unknown key, a value of the wrong type, a missing key without a default, or a ValueError of the
@@ -53,7 +56,8 @@ def parse(cls: type[D], node: Mapping[str, Any], where: str = "") -> D:
     for key, value in node.items():
         entry = _entry(node, key, where)
         if key not in fields:
-            hint = habit(entry.path, value) or nearest(str(key), fields) or f"known are {', '.join(fields)}"
+            hint = habit(entry.path, value) or (elsewhere(str(key)) if elsewhere else "")
+            hint = hint or nearest(str(key), fields) or f"known are {', '.join(fields)}"
             raise UserError(f"unknown key {entry}: {hint}")
         values[key] = _convert(hints[key], value, entry)
     for name, field in fields.items():
