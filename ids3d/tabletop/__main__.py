@@ -12,6 +12,7 @@ from PIL.Image import Image
 
 from ids3d.cli import ArgumentParser, positive_int, run_command
 from ids3d.errors import UserError
+from ids3d.lenses import Fisheye, RadialTangential
 from ids3d.quiet import quieten_libraries
 from ids3d.tabletop.edits import KINDS, sample_edit
 from ids3d.tabletop.scene import HELD_OUT, around_cameras, forward_cameras, middle, open_side
@@ -23,6 +24,7 @@ Seeds below {HELD_OUT} are those that the tabletop models may be trained on; all
 examples:
   python -m ids3d.tabletop scene --seed 1000007 --edit recolour --out scenes/one
   python -m ids3d.tabletop scene --seed 1000007 --edit reshape --layout blender --out scenes/two
+  python -m ids3d.tabletop scene --seed 1000007 --layout colmap --distortion -0.1 0.02 0 0 --out scenes/three
   python -m ids3d.tabletop edits --count 16 --kinds recolour reshape floor --out edits
   python -m ids3d.tabletop sheet --seeds 1000000:1000064 --out sheet.png
   python -m ids3d.tabletop cosines --world light
@@ -35,7 +37,9 @@ def parser() -> ArgumentParser:
     made = ArgumentParser("python -m ids3d.tabletop", __doc__, EPILOG)
     commands = made.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _scene(
-        commands.add_parser("scene", help="a scene before and after an edit, as an LLFF or Blender folder")
+        commands.add_parser(
+            "scene", help="a scene before and after an edit, as a folder in one of four layouts"
+        )
     )
     _edits(
         commands.add_parser("edits", help="image edits as files: pictures before and after, masks, captions")
@@ -55,11 +59,9 @@ def _scene(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--objects", type=int, choices=(1, 2, 3), help="how many before it (default: by the seed)"
     )
-    command.add_argument("--layout", choices=("llff", "blender"), default="llff")
+    command.add_argument("--layout", choices=("llff", "blender", "transforms", "colmap"), default="llff")
     command.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="new or empty")
-    command.add_argument(
-        "--views", type=positive_int, help="(default: 24 for llff, 60 to train on for blender)"
-    )
+    command.add_argument("--views", type=positive_int, help="(default: 24; 60 to train on for blender)")
     command.add_argument(
         "--size", type=positive_int, default=192, help="of the pictures, pixels (default: 192)"
     )
@@ -67,8 +69,22 @@ def _scene(command: argparse.ArgumentParser) -> None:
         "--supersampling", type=positive_int, default=3, help="squared, the rays of a pixel (default: 3)"
     )
     command.add_argument(
-        "--spread", type=float, default=28.0, help="llff: of the arc of cameras, ± degrees (default: 28)"
+        "--spread",
+        type=float,
+        default=28.0,
+        help="not blender: of the arc of cameras, ± degrees (default: 28)",
     )
+    command.add_argument(
+        "--around", action="store_true", help="cameras all around, as blender's always are, not on an arc"
+    )
+    command.add_argument(
+        "--distortion",
+        type=float,
+        nargs=4,
+        metavar=("K1", "K2", "P1", "P2"),
+        help="transforms, colmap: of the lens, OpenCV's; with --fisheye, K1 K2 K3 K4 of its fisheye model",
+    )
+    command.add_argument("--fisheye", action="store_true", help="transforms, colmap: a fisheye lens")
     command.add_argument(
         "--room", action="store_true", help="blender: with floor and walls, not on transparency"
     )
@@ -77,20 +93,31 @@ def _scene(command: argparse.ArgumentParser) -> None:
 
 def run_scene(given: argparse.Namespace) -> None:
     """Write one scene's folder."""
-    from ids3d.tabletop.folders import write_blender, write_llff
+    from ids3d.tabletop.folders import write_blender, write_colmap, write_llff, write_transforms
 
     _check_objects((given.edit,), given.objects)
+    bent = given.fisheye or given.distortion is not None
+    if bent and given.layout not in ("transforms", "colmap"):
+        raise UserError(f"--layout {given.layout} has no lens distortion: --layout transforms or colmap")
     edit = sample_edit(given.seed, (given.edit,), given.objects)
-    if given.layout == "llff":
-        side, target = open_side(edit.before), middle(edit.before)
-        count = given.views or 24
-        cameras = forward_cameras(given.seed, count, given.size, side, given.spread, target)
-        write_llff(given.out, edit, cameras, given.supersampling)
-    else:
+    if given.layout == "blender":
         count = given.views or 60
         cameras = around_cameras(given.seed, count + 20, given.size)
         splits = {"train": cameras[20:], "val": cameras[:10], "test": cameras[10:20]}
         write_blender(given.out, edit, splits, given.supersampling, room=given.room, depth=given.depth)
+    else:
+        side, target, count = open_side(edit.before), middle(edit.before), given.views or 24
+        cameras = (
+            around_cameras(given.seed, count, given.size)
+            if given.around
+            else forward_cameras(given.seed, count, given.size, side, given.spread, target)
+        )
+        lens = (Fisheye if given.fisheye else RadialTangential)(*(given.distortion or ())) if bent else None
+        if given.layout == "llff":
+            write_llff(given.out, edit, cameras, given.supersampling)
+        else:
+            write = write_transforms if given.layout == "transforms" else write_colmap
+            write(given.out, edit, cameras, given.supersampling, lens)
     print(f"{given.out}: {edit.source!r} -> {edit.target!r}")
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ids3d.cameras import Cameras
+from ids3d.lenses import Distortion
 from ids3d.tabletop.captions import caption
 from ids3d.tabletop.render import FIRST_OBJECT, FLOOR, TabletopRender, render
 from ids3d.tabletop.scene import (
@@ -142,10 +143,19 @@ class EditedView:
     mask: Tensor
 
 
-def render_edit(edit: Edit, camera: Cameras, supersampling: int = 2, *, room: bool = True) -> EditedView:
+def render_edit(
+    edit: Edit,
+    camera: Cameras,
+    supersampling: int = 2,
+    *,
+    room: bool = True,
+    distortion: Distortion | None = None,
+) -> EditedView:
     """Both pictures of an edit by one camera, and its mask: all pixels that show some of a surface that it changes."""
-    before = render(edit.before, camera, supersampling=supersampling, room=room)
-    after = render(edit.after, camera, supersampling=supersampling, room=room)
+    before, after = (
+        render(scene, camera, supersampling=supersampling, room=room, distortion=distortion)
+        for scene in (edit.before, edit.after)
+    )
     if edit.kind == "floor":
         return EditedView(before, after, (before.floor > 0) | (before.ids == FLOOR))
     mask = torch.zeros_like(before.ids, dtype=torch.bool)

@@ -1,13 +1,14 @@
-"""Tabletop scenes as folders that other programs read: LLFF's layout and that of the Blender scenes of NeRF.
+"""Tabletop scenes as folders that other programs read: in the layouts of LLFF, nerfstudio, COLMAP and NeRF's Blender.
 
-Both hold a scene before an edit, and beside it the true edited views (`edited/`), masks of what the edit touches
+All hold a scene before an edit, and beside it the true edited views (`edited/`), masks of what the edit touches
 (`masks/`, white where it does), and `captions.json` with the captions before and after.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -18,9 +19,14 @@ from torch import Tensor
 from ids3d.cameras import Cameras
 from ids3d.errors import UserError
 from ids3d.images import to_bytes
+from ids3d.lenses import Distortion
 from ids3d.progress import track
 from ids3d.tabletop.edits import Edit, EditedView, render_edit
 from ids3d.tabletop.render import TabletopRender
+from ids3d.tabletop.sparse import sparse_model, write_ply, write_text
+
+APPLIED = [[1.0, 0.0, 0.0, 0.0], [0.0, 0.0, 1.0, 0.0], [0.0, -1.0, 0.0, 0.0]]
+"""nerfstudio's `applied_transform`, rows: what is written is x, z, -y of what was."""
 
 
 def write_llff(root: Path, edit: Edit, cameras: Cameras, supersampling: int = 3) -> None:
@@ -29,19 +35,76 @@ def write_llff(root: Path, edit: Edit, cameras: Cameras, supersampling: int = 3)
     Raises:
         UserError: the folder is not empty.
     """
-    _begin(root, edit)
     bounds = []
-    for index in track(range(len(cameras)), "rendering views"):
-        camera = cameras[index]
-        view = render_edit(edit, camera, supersampling)
-        name = f"{index:03d}.png"
-        _save(root / "images" / name, to_bytes(view.before.rgb))
-        _save(root / "edited" / name, to_bytes(view.after.rgb))
-        _save(root / "masks" / name, _white(view.mask))
+    for camera, view in _views(root, edit, cameras, supersampling):
         depth = torch.minimum(axial_depth(camera, view.before), axial_depth(camera, view.after))
         farthest = torch.maximum(axial_depth(camera, view.before), axial_depth(camera, view.after))
         bounds.append([float(depth.min()), float(farthest.max())])
     np.save(root / "poses_bounds.npy", pose_table(cameras, np.array(bounds)))
+
+
+def write_transforms(
+    root: Path, edit: Edit, cameras: Cameras, supersampling: int = 3, distortion: Distortion | None = None
+) -> None:
+    """Write an edit's scene in nerfstudio's layout: `images/`, `transforms.json`, and points in `sparse_pc.ply`.
+
+    As `ns-process-data` does, everything is turned by an `applied_transform`: y up, from the tabletop's z up.
+
+    Args:
+        distortion: of the cameras' lenses; the pictures are rendered through it.
+
+    Raises:
+        UserError: the folder is not empty; pixels that the distortion shows nothing.
+    """
+    renders = [view.before for _, view in _views(root, edit, cameras, supersampling, distortion)]
+    model = sparse_model(cameras, renders, distortion)
+    applied = torch.tensor(APPLIED, dtype=torch.float64)
+    bottom = torch.tensor([[0.0, 0.0, 0.0, 1.0]], dtype=torch.float64)
+    frames: list[dict[str, object]] = []
+    for index in range(len(cameras)):
+        matrix = torch.cat([applied[:, :3] @ cameras.c2w[index].double(), bottom])
+        frames.append({"file_path": f"images/{index:03d}.png", "transform_matrix": matrix.tolist()})
+    for i, frame in enumerate(frames):
+        for key, value in (
+            ("fl_x", cameras.fx),
+            ("fl_y", cameras.fy),
+            ("cx", cameras.cx),
+            ("cy", cameras.cy),
+        ):
+            frame[key] = float(value[i])
+    said = {
+        "camera_model": model.camera_model,
+        "w": cameras.width,
+        "h": cameras.height,
+        **({} if distortion is None else dataclasses.asdict(distortion)),  # type: ignore[call-overload]
+        "applied_transform": applied.tolist(),
+        "ply_file_path": "sparse_pc.ply",
+        "frames": frames,
+    }
+    write_ply(root / "sparse_pc.ply", model.points @ applied[:, :3].T, model.colours)
+    _save_json(root / "transforms.json", said)
+
+
+def write_colmap(
+    root: Path, edit: Edit, cameras: Cameras, supersampling: int = 3, distortion: Distortion | None = None
+) -> None:
+    """Write an edit's scene as COLMAP leaves one: `images/`, and a text model in `sparse/0`; see `write_transforms`."""
+    renders = [view.before for _, view in _views(root, edit, cameras, supersampling, distortion)]
+    write_text(root / "sparse" / "0", sparse_model(cameras, renders, distortion))
+
+
+def _views(
+    root: Path, edit: Edit, cameras: Cameras, supersampling: int, distortion: Distortion | None = None
+) -> Iterator[tuple[Cameras, EditedView]]:
+    """Render all views, write their pictures to `images/`, `edited/` and `masks/`, and yield each with its camera."""
+    _begin(root, edit)
+    for index in track(range(len(cameras)), "rendering views"):
+        view = render_edit(edit, cameras[index], supersampling, distortion=distortion)
+        name = f"{index:03d}.png"
+        _save(root / "images" / name, to_bytes(view.before.rgb))
+        _save(root / "edited" / name, to_bytes(view.after.rgb))
+        _save(root / "masks" / name, _white(view.mask))
+        yield cameras[index], view
 
 
 def pose_table(cameras: Cameras, bounds: np.ndarray) -> np.ndarray:

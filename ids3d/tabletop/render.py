@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 
 from ids3d.cameras import Cameras
+from ids3d.errors import UserError
+from ids3d.lenses import Distortion
 from ids3d.tabletop.scene import HEIGHT, ROOM, Light, Object, TabletopScene
 from ids3d.tabletop.shapes import ball_about, distance_to, normal_on
 
@@ -41,22 +43,28 @@ class TabletopRender:
 
 
 def render(
-    scene: TabletopScene, camera: Cameras, *, supersampling: int = 2, room: bool = True
+    scene: TabletopScene,
+    camera: Cameras,
+    *,
+    supersampling: int = 2,
+    room: bool = True,
+    distortion: Distortion | None = None,
 ) -> TabletopRender:
     """Render a scene by one camera (a batch of one), with supersampling² rays a pixel; without a room, on black.
 
-    Computed in double precision: which side of an edge a ray falls on is then the same on every machine.
+    Computed in double precision: which side of an edge a ray falls on is then the same on every machine. A distortion
+    is that of the camera's lens; the depth is along the rays that it bends.
     """
     if len(camera) != 1:
         raise ValueError(f"render takes one camera, not {len(camera)}")
     height, width, s = camera.height, camera.width, supersampling
-    o, d = _rays(camera.resized(height * s, width * s))
+    o, d = rays_of(camera.resized(height * s, width * s), distortion)
     t, ids, normal = trace(scene, o, d, room)
     rgb = shade(scene, o + torch.where(t < math.inf, t, 0.0) * d, ids, normal)
     shown = [ids == what for what in (FLOOR, *range(FIRST_OBJECT, FIRST_OBJECT + len(scene.objects)))]
     shares = torch.stack([*rgb.float(), *(share.float() for share in (ids != NOTHING, *shown))])
     small = _shrink(shares.view(-1, height * s, width * s), s)
-    depth, centre_ids, _ = trace(scene, *_rays(camera), room)
+    depth, centre_ids, _ = trace(scene, *rays_of(camera, distortion), room)
     return TabletopRender(
         rgb=small[:3].clamp(0, 1).permute(1, 2, 0).contiguous(),
         depth=depth.float().view(height, width),
@@ -67,13 +75,22 @@ def render(
     )
 
 
-def _rays(camera: Cameras) -> tuple[Tensor, Tensor]:
-    """Origin (3, 1) and directions (3, h w) of the rays of one camera, float64: `Cameras.rays` for less work."""
+def rays_of(camera: Cameras, distortion: Distortion | None = None) -> tuple[Tensor, Tensor]:
+    """Origin (3, 1) and directions (3, h w) of the rays of one camera, float64: `Cameras.rays` for less work.
+
+    Raises UserError: the distortion shows some pixel nothing at all.
+    """
     c2w = camera.c2w[0].double()
     x = (torch.arange(camera.width) + 0.5 - camera.cx.double()) / camera.fx.double()
-    y = (torch.arange(camera.height) + 0.5 - camera.cy.double()) / camera.fy.double()
+    y = ((torch.arange(camera.height) + 0.5 - camera.cy.double()) / camera.fy.double())[:, None]
+    if distortion is not None:
+        x, y = distortion.undistort(torch.stack(torch.broadcast_tensors(x, y), dim=-1)).unbind(-1)
+        if not bool(x.isfinite().all()):
+            raise UserError(
+                f"with {distortion}, there are pixels that show nothing: choose a weaker distortion"
+            )
     right, up, back, eye = (axis.view(3, 1, 1) for axis in c2w.unbind(1))
-    d = (right * x - up * y[:, None] - back).view(3, -1)
+    d = (right * x - up * y - back).view(3, -1)
     return eye.view(3, 1), d / (d[0] * d[0] + d[1] * d[1] + d[2] * d[2]).sqrt()
 
 
