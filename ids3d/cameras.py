@@ -253,11 +253,16 @@ class Views:
         images: (n, H, W, 3) float32 in [0, 1], channels last.
         cameras: the n cameras, of the same height and width.
         names: n names, the images' file names without suffix.
+        opacity: (n, H, W) float32 in [0, 1], how much of the images is not the background, where they are to be seen
+            before random ones too; None: before their own only.
+        known: (n, H, W) bool, the pixels that count; None: all.
     """
 
     images: Tensor
     cameras: Cameras
     names: tuple[str, ...]
+    opacity: Tensor | None = None
+    known: Tensor | None = None
 
     def __post_init__(self) -> None:
         expected = (len(self.cameras), self.cameras.height, self.cameras.width, 3)
@@ -265,6 +270,9 @@ class Views:
             raise ValueError(f"images {tuple(self.images.shape)} do not fit the cameras, expected {expected}")
         if len(self.names) != len(self.cameras):
             raise ValueError(f"{len(self.names)} names for {len(self.cameras)} views")
+        for extra in (self.opacity, self.known):
+            if extra is not None and extra.shape != self.images.shape[:3]:
+                raise ValueError(f"{tuple(extra.shape)} does not fit images {tuple(self.images.shape)}")
 
     def __len__(self) -> int:
         return len(self.cameras)
@@ -273,7 +281,9 @@ class Views:
         """Return the chosen views; an int keeps a batch of one."""
         order = torch.arange(len(self))[index.cpu() if isinstance(index, Tensor) else index].reshape(-1)
         names = tuple(self.names[i] for i in order.tolist())
-        return Views(self.images[order], self.cameras[order], names)
+        opacity, known = (None if extra is None else extra[order] for extra in (self.opacity, self.known))
+        return Views(self.images[order], self.cameras[order], names, opacity, known)
 
     def to(self, device: torch.device | str) -> Views:
-        return replace(self, images=self.images.to(device), cameras=self.cameras.to(device))
+        opacity, known = (None if extra is None else extra.to(device) for extra in (self.opacity, self.known))
+        return Views(self.images.to(device), self.cameras.to(device), self.names, opacity, known)

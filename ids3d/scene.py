@@ -144,4 +144,8 @@ class Scene:
             for tensor in (views.images, cameras.c2w, cameras.fx, cameras.fy, cameras.cx, cameras.cy):
                 digest.update(f"{tuple(tensor.shape)}".encode())
                 digest.update(tensor.cpu().contiguous().numpy().data)
+            for name, extra in (("opacity", views.opacity), ("known", views.known)):
+                if extra is not None:
+                    digest.update(name.encode())
+                    digest.update(extra.cpu().contiguous().numpy().data)
         return digest.hexdigest()

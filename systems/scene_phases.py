@@ -214,7 +214,8 @@ class SceneRun:
     def _held_out_psnr(self, renderer: Renderer) -> float:
         test, values = self.scene.test, []
         for i in track(range(len(test)), "held-out views"):
-            values.append(psnr(renderer.render(test.cameras[i].to(self.device)).rgb.cpu(), test.images[i]))
+            image = renderer.render(test.cameras[i].to(self.device)).rgb.cpu()
+            values.append(psnr(image, test.images[i], None if test.known is None else test.known[i]))
         return mean_of_finite(values)
 
     def _resume(self, path: Path, key: str) -> ResumeCheckpoint:

@@ -142,7 +142,9 @@ class Evaluate:
 
     def _measure(self, i: int, before: Tensor, after: Tensor) -> dict[str, float]:
         """One view's figures."""
-        figures = {"source/psnr": psnr(before, self.scene.test.images[i])}
+        test = self.scene.test
+        known = None if test.known is None else test.known[i]
+        figures = {"source/psnr": psnr(before, test.images[i], known)}
         truth = self.scene.truth
         for name, image in (("source", before), ("edit", after)):
             if truth is not None:

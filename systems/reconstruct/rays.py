@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from ids3d.config.bounds import STEPS, STEPS_OR_NONE, WEIGHT, check_bounds
 from ids3d.metrics import psnr
-from ids3d.models.renderers.protocol import Renderer
+from ids3d.models.renderers.protocol import RayRender, Renderer
 from ids3d.registry import register
 from ids3d.scene import Scene
 from ids3d.seeding import generator_for
@@ -127,7 +127,7 @@ class Reconstruct(pl.LightningModule):
         self.renderer.before_step(self.global_step, common)
         pixels = self._sample_rays(generator)
         render = self.renderer(self._train.cameras.rays_at(*pixels), generator)
-        error = F.mse_loss(render.rgb, self._train.images[pixels])
+        error = self._error(render, pixels, generator)
         loss = error
         if cfg.tv_density or cfg.tv_appearance:
             roughness = self.renderer.regularisation(generator)
@@ -139,6 +139,24 @@ class Reconstruct(pl.LightningModule):
         self.log("reconstruct/samples_per_ray", len(render.samples) / cfg.rays_per_step)
         return loss
 
+    def _error(
+        self, render: RayRender, pixels: tuple[Tensor, Tensor, Tensor], generator: torch.Generator
+    ) -> Tensor:
+        """Mean squared error of rays' colours: before random backgrounds, and of known pixels, where views say so."""
+        train, rgb = self._train, render.rgb
+        target = train.images[pixels]
+        if train.opacity is not None:
+            # Of another colour for each ray: a field that is not as transparent as the image does not match it.
+            behind = torch.rand(rgb.shape, generator=generator).to(rgb)
+            shift = behind - behind.new_tensor(self.scene.bounds.background or (0.0, 0.0, 0.0))
+            rgb = rgb + (1 - render.opacity)[:, None] * shift
+            target = target + (1 - train.opacity[pixels])[:, None] * shift
+        if train.known is None:
+            return F.mse_loss(rgb, target)
+        known = train.known[pixels]
+        return ((rgb - target).square().mean(dim=-1) * known).sum() / known.sum().clamp(min=1)
+
     def validation_step(self, view: int, batch_idx: int) -> None:
-        image = self.renderer.render(self._test.cameras[view]).rgb
-        self.log("reconstruct/psnr", psnr(image, self._test.images[view]), batch_size=1, prog_bar=True)
+        image, test = self.renderer.render(self._test.cameras[view]).rgb, self._test
+        known = None if test.known is None else test.known[view]
+        self.log("reconstruct/psnr", psnr(image, test.images[view], known), batch_size=1, prog_bar=True)
