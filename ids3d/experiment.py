@@ -129,7 +129,7 @@ class Job:
 class SceneJob(Job):
     """The root of a config that reconstructs a scene, edits it and evaluates."""
 
-    data: Module = module("llff", "scene")
+    data: Module = module("auto", "scene")
     geometry: Module = module("grid", "geometry")
     renderer: Module = module("occupancy", "renderer")
     prior: Module = module("tabletop", "prior")
@@ -298,7 +298,7 @@ def _root(tree: Node) -> type[Job]:
     """What kind of job a config describes."""
     if "train" in tree:
         return TrainingJob
-    data = _module("data", tree, ("scene", "images"), "llff")
+    data = _module("data", tree, ("scene", "images"), "auto")
     return ImageJob if data.kind == "images" else SceneJob
 
 

@@ -39,7 +39,7 @@ class Kind:
 
 
 KINDS = {
-    "scene": Kind("ids3d.data.scenes", "SceneFormat"),
+    "scene": Kind("ids3d.data.scenes", "SceneFormat", shared="SceneConfig"),
     "images": Kind("ids3d.data.images", "ImageSource"),
     "geometry": Kind("ids3d.models.geometry", "Geometry"),
     "renderer": Kind("ids3d.models.renderers", "Renderer"),

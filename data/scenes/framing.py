@@ -47,6 +47,14 @@ class Poses:
 
 
 @dataclass(frozen=True)
+class Ball:
+    """What holds all that was photographed, where that is known: centre (3,) float64 and radius, the files' units."""
+
+    centre: Tensor
+    radius: float
+
+
+@dataclass(frozen=True)
 class Framing:
     """The scene's axes and units, and its extent in them.
 
@@ -76,7 +84,9 @@ class Framing:
         return torch.cat([turned, self.to_scene.apply(c2w[:, :, 3])[:, :, None]], dim=-1).float()
 
 
-def frame(poses: Poses, recentre: bool, box_size: float, space: SpaceChoice = "box") -> Framing:
+def frame(
+    poses: Poses, recentre: bool, box_size: float, ball: Ball | None = None, space: SpaceChoice = "box"
+) -> Framing:
     """Choose axes, unit and box.
 
     Args:
@@ -85,6 +95,7 @@ def frame(poses: Poses, recentre: bool, box_size: float, space: SpaceChoice = "b
             and the origin is the mean of the cameras' centres, or, for views from all around, the point that
             they look at. False keeps the files' axes and origin.
         box_size: the longest side of the box in scene units; 0 keeps the files' units.
+        ball: the box is around it; None: around all that the views see.
         space: what the field is laid out in: a box of the world, or the average camera's normalised device coordinates.
 
     Raises UserError: there are no normalised device coordinates for these views.
@@ -94,8 +105,12 @@ def frame(poses: Poses, recentre: bool, box_size: float, space: SpaceChoice = "b
         moved = Similarity(_axes(poses), _origin(poses, layout), 1.0)
     else:
         moved = Similarity(torch.eye(3, dtype=torch.float64), torch.zeros(3, dtype=torch.float64), 1.0)
-    corners = moved.apply(frusta(poses, _depths(poses, layout)))
-    low, high = corners.reshape(-1, 3).amin(dim=0), corners.reshape(-1, 3).amax(dim=0)
+    if ball is None:
+        corners = moved.apply(frusta(poses, _depths(poses, layout)))
+        low, high = corners.reshape(-1, 3).amin(dim=0), corners.reshape(-1, 3).amax(dim=0)
+    else:
+        middle = moved.apply(ball.centre)
+        low, high = middle - ball.radius, middle + ball.radius
     scale = box_size / float((high - low).max()) if box_size > 0 else 1.0
     to_scene = Similarity(moved.rotation, moved.origin, scale)
     low, high, centres = scale * low, scale * high, to_scene.apply(poses.centres)

@@ -47,7 +47,7 @@ def assert_image(path: Path, folder: Path) -> None:
         assert source.rgb.shape[-1] == 3
     photograph = verdict(lambda: inspect(path, 16, 12), folder)
     if photograph is not None:
-        images = verdict(lambda: read_photographs([photograph], 12, 16, (0.0, 0.0, 0.0)), folder)
+        images = verdict(lambda: read_photographs([photograph], 12, 16, (0.0, 0.0, 0.0))[0], folder)
         assert images is None or (images.isfinite().all() and images.min() >= 0 and images.max() <= 1)
     masks = verdict(lambda: read_masks([path], 12, 16), folder)
     assert masks is None or masks.shape == (1, 12, 16)

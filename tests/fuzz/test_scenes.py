@@ -17,7 +17,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
-from ids3d.data.scenes.llff import LLFF, read_captions
+from ids3d.data.scenes.llff import LLFF
+from ids3d.data.scenes.truth import read_captions
 from ids3d.images import film_path
 from ids3d.models.geometry.grid import GridGeometry
 from ids3d.models.renderers.occupancy import OccupancyRenderer

@@ -50,6 +50,7 @@ def write(root: Path, truth: bool = True, captions: bool = True) -> Path:
             _save(root / "masks" / f"{i:02d}.png", hit[i].float()[..., None].expand(-1, -1, 3))
     if captions:
         texts = {"source": "a red cube on a wooden floor", "target": "a blue cube on a wooden floor"}
+        texts |= {"world": "tabletop"} if truth else {}
         (root / "captions.json").write_text(json.dumps(texts))
     return root
 

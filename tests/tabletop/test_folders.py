@@ -13,7 +13,8 @@ import torch
 from PIL import Image
 
 from ids3d.cameras import project
-from ids3d.data.scenes.llff import LLFF, SAMPLE
+from ids3d.data.scenes.capture import SAMPLE
+from ids3d.data.scenes.llff import LLFF
 from ids3d.errors import UserError
 from ids3d.tabletop.benchmark import write_edits
 from ids3d.tabletop.edits import KINDS, recolour, refloor, render_edit

@@ -32,10 +32,16 @@ def test_scenes_in_all_layouts(tmp_path: Path, capsys: pytest.CaptureFixture[str
         for split in ("train", "val", "test")
     }
     assert {split: len(frames[split]) for split in frames} == {"train": 3, "val": 10, "test": 10}
-    for layout, flags in (("transforms", ["--fisheye"]), ("colmap", ["--around", "--distortion", "-0.1", *"000"])):
+    for layout, flags in (
+        ("transforms", ["--fisheye"]),
+        ("colmap", ["--around", "--distortion", "-0.1", *"000"]),
+    ):
         where = ["--layout", layout, "--views", "2", "--out", str(tmp_path / layout)]
         assert run_command(main, [*SCENE, *where, *flags]) == 0
-    assert json.loads((tmp_path / "transforms" / "transforms.json").read_text())["camera_model"] == "OPENCV_FISHEYE"
+    assert (
+        json.loads((tmp_path / "transforms" / "transforms.json").read_text())["camera_model"]
+        == "OPENCV_FISHEYE"
+    )
     assert " OPENCV 16 16 " in (tmp_path / "colmap" / "sparse" / "0" / "cameras.txt").read_text()
     places = {tuple(np.array(f["transform_matrix"]).ravel()) for split in frames.values() for f in split}
     assert len(places) == 23
@@ -67,7 +73,10 @@ def test_edits_and_sheets(tmp_path: Path) -> None:
         ("scene --seed 1 --out .", "not an empty folder"),
         ("scene --seed 1 --layout blender --edit floor --out x", "--room"),
         ("scene --seed 1 --layout llff --fisheye --out x", "has no lens distortion"),
-        ("scene --seed 1 --size 8 --layout colmap --distortion -9 0 0 0 --out x", "choose a weaker distortion"),
+        (
+            "scene --seed 1 --size 8 --layout colmap --distortion -9 0 0 0 --out x",
+            "choose a weaker distortion",
+        ),
         ("sheet --seeds 9:3 --out x.png", "no seeds"),
         ("sheet --seeds 1:2 --size 8 --out x.what", "x.what"),
         ("evaluate --json x --prior nowhere", "no prior at nowhere"),

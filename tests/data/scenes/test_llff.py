@@ -170,7 +170,8 @@ def test_the_log_line_says_what_was_found(tmp_path: Path, caplog: pytest.LogCapt
 
 def test_captions_and_truth(tmp_path: Path) -> None:
     root = write_scene(tmp_path / "s", arc_cameras(10))
-    (root / "captions.json").write_text(json.dumps({"source": "a red cube", "target": "a blue cube"}))
+    said = {"source": "a red cube", "target": "a blue cube", "world": "tabletop"}
+    (root / "captions.json").write_text(json.dumps(said))
     for i in (0, 8):
         for folder in ("edited", "masks"):
             (root / folder).mkdir(exist_ok=True)
@@ -227,3 +228,31 @@ def test_behind_opaque_pictures_from_all_around_is_a_room_that_nobody_knows(tmp_
     picture = next((around / "images_4").iterdir())
     Image.open(picture).convert("RGBA").save(picture)
     assert load(around).bounds.background == (0.0, 0.0, 0.0)
+
+
+@pytest.mark.parametrize("missing", ["columns", "nan"])
+def test_depths_may_be_missing(tmp_path: Path, missing: str) -> None:
+    root = write_scene(tmp_path / "s", arc_cameras(10))
+    table = np.load(root / "poses_bounds.npy")
+    table[:, 15:] = np.nan
+    np.save(root / "poses_bounds.npy", table[:, :15] if missing == "columns" else table)
+    scene = load(root)
+    assert (
+        scene.bounds.near < 3 * scene.to_scene.scale < scene.bounds.far
+    )  # they look at a point 3 units ahead
+    given = load(root, near=2.0, far=4.5)
+    assert given.bounds.near / given.to_scene.scale == pytest.approx(2.0)
+    table[:, :15] = table[0, :15]  # all at one place: nothing says how far things are
+    np.save(root / "poses_bounds.npy", table)
+    with pytest.raises(UserError, match=r"give data\.near and data\.far"):
+        load(root)
+    assert load(root, near=2.0, far=4.5).bounds.near > 0
+
+
+def test_near_and_far_go_before_what_the_file_says(tmp_path: Path) -> None:
+    root = write_scene(tmp_path / "s", arc_cameras(10))  # 2 to 4.5, times margins
+    plain, given = load(root), load(root, near=1.0)
+    assert plain.bounds.near / plain.to_scene.scale == pytest.approx(1.8)
+    assert given.bounds.near / given.to_scene.scale == pytest.approx(1.0)
+    with pytest.raises(ValueError, match=r"near=3\.0 is not below far=2\.0"):
+        LLFF.Config(near=3.0, far=2.0)

@@ -57,11 +57,11 @@ def mirror(root: Path) -> None:
     ("damage", "message"),
     [
         (lambda root: (root / "poses_bounds.npy").unlink(), "no poses_bounds.npy"),
-        (reshape_table(10, 15), r"shape \(10, 15\), expected \(views, 17\)"),
+        (reshape_table(10, 16), r"shape \(10, 16\), expected \(views, 17\)"),
         (reshape_table(17), r"shape \(17,\)"),
         (reshape_table(1, 17), "at least 2"),
         (reshape_table(0, 17), "at least 2"),
-        (reshape_table(12, 17), "view 0 has bounds"),
+        (reshape_table(12, 17), "view 0 has axes"),
         (overwrite("poses_bounds.npy", b"\x93NUMPY nonsense"), "cannot read"),
         (overwrite("poses_bounds.npy", b""), "cannot read"),
         (lambda root: np.save(root / "poses_bounds.npy", np.full((10, 17), "a")), "numbers"),

@@ -1,0 +1,77 @@
+"""What a folder says of an edit: captions, and for made scenes the true edited views.
+
+`captions.json` reads {"source": ..., "target": ...}; that of a tabletop scene has {"world": "tabletop"} too. Then
+`edited/` and `masks/` hold, for each held-out view, a PNG of its name with the true edit, and with what the edit
+touches. Elsewhere folders of those names are somebody's own, and are left alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from ids3d.data.scenes.photographs import inspect, read_masks, read_photographs
+from ids3d.data.scenes.protocol import Colour
+from ids3d.data.scenes.undistortion import Undistortion
+from ids3d.errors import UserError
+from ids3d.reading import is_plain, read_json
+from ids3d.scene import Truth
+
+
+def read_captions(root: Path) -> tuple[str, str] | None:
+    """(source, target) of `captions.json`, or None where there is none. Raises UserError if it is malformed."""
+    path = root / "captions.json"
+    if not path.exists():
+        return None
+    captions = read_json(path)
+    source, target = (
+        captions.get(key) if isinstance(captions, dict) else None for key in ("source", "target")
+    )
+    if not all(isinstance(text, str) and text.strip() and is_plain(text) for text in (source, target)):
+        raise UserError(f'{path} must read {{"source": "...", "target": "..."}}, with a text for each')
+    return str(source), str(target)
+
+
+def has_truth(root: Path, setting: bool | None) -> bool:
+    """Whether the true edit is to be read: as the setting says, or else if this is a tabletop scene that has it."""
+    if setting is not None:
+        return setting
+    captions = root / "captions.json"
+    if not captions.exists() or not any((root / name).is_dir() for name in ("edited", "masks")):
+        return False
+    content = read_json(captions)
+    return isinstance(content, dict) and content.get("world") == "tabletop"
+
+
+def read_truth(
+    root: Path,
+    keys: Sequence[str],
+    size: tuple[int, int],
+    background: Colour,
+    undistortions: Sequence[Undistortion | None],
+) -> Truth:
+    """The true edit of the held-out views from `edited/` and `masks/`.
+
+    Args:
+        keys: of the held-out views: edited/<key>.png.
+        size: (height, width) of the views.
+        background: behind transparency.
+        undistortions: of each view, as its photograph's.
+
+    Raises:
+        UserError: a view's image is missing, or does not fit the view.
+    """
+    height, width = size
+    paths = {name: [root / name / f"{key}.png" for key in keys] for name in ("edited", "masks")}
+    for path in (path for files in paths.values() for path in files):
+        if not path.is_file():
+            raise UserError(
+                f"there is no {path}: each held-out view needs one in edited/ and one in masks/ (data.truth=false: "
+                "the folders hold something else)"
+            )
+    edited, masks = ([inspect(path, width, height) for path in files] for files in paths.values())
+    for photograph in (*edited, *masks):
+        if (photograph.width, photograph.height) < (width, height):
+            raise UserError(f"{photograph.path} is smaller than its view ({width}x{height})")
+    images, _ = read_photographs(edited, height, width, background, undistortions)
+    return Truth(images, read_masks(paths["masks"], height, width, undistortions))
