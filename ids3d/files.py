@@ -51,11 +51,14 @@ def cannot_write(path: Path, error: OSError) -> UserError:
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path, otherwise: str = "or give this run another tag") -> Iterator[None]:
     """Keep other processes out of a folder, which is made if it is not there, as long as the block runs.
 
     The lock is the operating system's on the file `.lock` in it: it ends with the process, however that ends. What a
     killed process has left of half-written files is removed.
+
+    Args:
+        otherwise: what else there is to do where another process has it, for the message.
 
     Raises UserError: another process has it, or the folder cannot be written in.
     """
@@ -65,7 +68,7 @@ def locked(folder: Path) -> Iterator[None]:
         lock.acquire()
     except Timeout:
         raise UserError(
-            f"{folder} is being written by another process: wait for it, stop it, or give this run another tag"
+            f"{folder} is being written by another process: wait for it, stop it, {otherwise}"
         ) from None
     except OSError as error:
         raise cannot_write(folder, error) from error
