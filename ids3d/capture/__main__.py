@@ -6,7 +6,6 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from ids3d.capture.run import CAMERA_MODELS, MATCHERS, MOST_FRAMES, Settings, capture
 from ids3d.cli import ArgumentParser, positive_int, run_command

@@ -101,7 +101,7 @@ def choose(candidates: Sequence[Candidate], most: int) -> list[Candidate]:
         if not len(near):
             near = np.flatnonzero(away <= 1 / 2)
         if len(near):  # nothing: the camera was thrown about, from one candidate to the next
-            chosen.append(max((candidates[i] for i in near), key=lambda c: c.sharpness))
+            chosen.append(max((candidates[i] for i in near.tolist()), key=lambda c: c.sharpness))
     return sorted({c.index: c for c in chosen}.values(), key=lambda c: c.index)
 
 

@@ -114,7 +114,9 @@ def take_photographs(folder: Path, files: Sequence[Path], longest: int) -> None:
     names = safe_names([photograph.path.stem for photograph, _ in fitting])
     cameras: dict[tuple[str, bool], int] = {}
     pictures = []
-    for (photograph, lying), stem in track(list(zip(fitting, names, strict=True)), "reading photographs"):
+    for (photograph, lying), stem in track(
+        list(zip(fitting, names, strict=True)), "reading photographs", unit="photograph"
+    ):
         file = folder / "images" / f"{stem}.png"
         if not file.exists():
             image = photos.load(photograph.path)
