@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import signal
+import threading
 from typing import Any
 
 from ids3d.errors import UserError
@@ -10,6 +12,7 @@ from ids3d.errors import UserError
 
 def pycolmap() -> Any:
     """Return the module pycolmap. Raises UserError where it is not installed, or not this version's kind."""
+    at_sigterm = signal.getsignal(signal.SIGTERM)
     try:
         module = importlib.import_module("pycolmap")
     except ImportError as error:
@@ -17,6 +20,8 @@ def pycolmap() -> Any:
         raise UserError(
             f"finding cameras needs pycolmap, which is not installed{reason}: pip install -e '.[capture]'"
         ) from None
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, at_sigterm)  # glog would print a stack trace at it
     module.logging.minloglevel = module.logging.Level.FATAL.value
     module.logging.stderrthreshold = module.logging.Level.FATAL.value
     return module

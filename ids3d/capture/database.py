@@ -7,22 +7,23 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ids3d.capture.colmap import pycolmap
+from ids3d.capture.effort import Effort
 from ids3d.capture.pictures import Pictures
 from ids3d.files import atomic_write
 from ids3d.progress import Progress
 
 DATABASE = "database.db"
 
-# SIFT as COLMAP extracts it, but from weaker contrasts: captures indoors have few strong ones.
-PEAK_THRESHOLD = 0.002
-MOST_FEATURES = 8192
+MOST_FEATURES = 8192  # of a picture
 FOCAL_GUESS = 1.2  # in longest sides, where EXIF says nothing: COLMAP's, an angle of view of 45 degrees
 
 WINDOW = 10  # pictures of a video that each is matched with, after it; then 16, 32, 64, ... further on
 LOOPS = 40  # pictures spread over the video that are all matched with each other, to find where it comes back
 
 
-def extract(folder: Path, pictures: Pictures, images: Path, camera_model: str, threads: int) -> None:
+def extract(
+    folder: Path, pictures: Pictures, images: Path, camera_model: str, effort: Effort, threads: int
+) -> None:
     """Fill the database in `folder` with the pictures, their cameras and their SIFT features.
 
     The order of cameras and pictures is that of `pictures`, and so does not depend on the number of threads.
@@ -35,7 +36,8 @@ def extract(folder: Path, pictures: Pictures, images: Path, camera_model: str, t
     with colmap.Database.open(path) as database:
         missing = [i.name for i in database.read_all_images() if not database.exists_descriptors(i.image_id)]
     options = colmap.FeatureExtractionOptions(num_threads=threads, use_gpu=False)
-    options.sift.peak_threshold = PEAK_THRESHOLD
+    options.sift.peak_threshold = effort.peak_threshold
+    options.sift.estimate_affine_shape = options.sift.domain_size_pooling = effort.affine
     options.sift.max_num_features = MOST_FEATURES
     total = len(pictures.pictures)
     progress = Progress("finding features", total, total - len(missing), "picture")
@@ -48,7 +50,9 @@ def extract(folder: Path, pictures: Pictures, images: Path, camera_model: str, t
     progress.close()
 
 
-def match(folder: Path, features: Path, pairs: Sequence[tuple[str, str]], seed: int, threads: int) -> None:
+def match(
+    folder: Path, features: Path, pairs: Sequence[tuple[str, str]], effort: Effort, seed: int, threads: int
+) -> None:
     """Copy the database of `features` to `folder`, and match and verify these pairs of pictures in it."""
     colmap = pycolmap()
     path = folder / DATABASE
@@ -58,7 +62,10 @@ def match(folder: Path, features: Path, pairs: Sequence[tuple[str, str]], seed: 
     with colmap.Database.open(path) as database:
         ids = {i.name: i.image_id for i in database.read_all_images()}
         missing = [p for p in pairs if not database.exists_two_view_geometry(ids[p[0]], ids[p[1]])]
-    matching = colmap.FeatureMatchingOptions(num_threads=threads, use_gpu=False, guided_matching=True)
+    matching = colmap.FeatureMatchingOptions(
+        num_threads=threads, use_gpu=False, guided_matching=effort.guided
+    )
+    matching.sift.max_ratio = effort.max_ratio
     verifying = colmap.TwoViewGeometryOptions()
     verifying.ransac.random_seed = seed
     pairing = colmap.ImportedPairingOptions(match_list_path=folder / "pairs.txt")

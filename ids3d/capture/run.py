@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 
 from ids3d.capture import database, flatten, frames, mapping, photographs, pictures, transforms, video
 from ids3d.capture.colmap import pycolmap
+from ids3d.capture.effort import EFFORTS, ENOUGH
 from ids3d.capture.pictures import FEWEST, Pictures
 from ids3d.capture.report import Report, judge
 from ids3d.capture.stages import identity, stage
@@ -52,6 +54,20 @@ class Settings:
     threads: int = 1
 
 
+@dataclass(frozen=True)
+class _Found:
+    """Models, the largest first; the database that they are of; the fingerprint of the stage that made them."""
+
+    models: list[Any]
+    database: Path
+    made: str
+
+    @property
+    def registered(self) -> int:
+        """Pictures in the largest model."""
+        return self.models[0].num_reg_images() if self.models else 0
+
+
 def capture(source: Path, out: Path, settings: Settings) -> Report:
     """Make a scene's folder `out` of a video or a folder of photographs, or go on where an earlier run stopped.
 
@@ -64,46 +80,30 @@ def capture(source: Path, out: Path, settings: Settings) -> Report:
     pycolmap()
     if not source.exists():
         raise UserError(f"there is no {source}")
-    found = _photographs_of(source, settings) if source.is_dir() else video.open_video(source)
+    opened = _photographs_of(source, settings) if source.is_dir() else video.open_video(source)
     _check_free(source, out)
     work = out / "work"
     with locked(work, "or name another folder with --out"):
-        made = _take_pictures(found, work, settings)
+        made = _take_pictures(opened, work, settings)
         taken = Pictures.read(work / "pictures")
         if len(taken.pictures) < FEWEST:
             what = "the camera hardly moves in it" if taken.moving else "of one size"
             raise UserError(
                 f"{source} gives {len(taken.pictures)} pictures ({what}): at least {FEWEST} are needed"
             )
-        images = work / "pictures" / "images"
-        made = stage(
-            work / "features",
-            {"pictures": made, "camera_model": settings.camera_model, **_of_version()},
-            lambda folder: database.extract(folder, taken, images, settings.camera_model, settings.threads),
-        )
-        matcher = settings.matcher or ("sequential" if taken.moving else "exhaustive")
-        pairs = database.pairs_of([p.name for p in taken.pictures], matcher)
-        made = stage(
-            work / "matches",
-            {"features": made, "matcher": matcher, "seed": settings.seed},
-            lambda folder: database.match(folder, work / "features", pairs, settings.seed, settings.threads),
-        )
-        matches = work / "matches" / database.DATABASE
-        made = stage(
-            work / "cameras",
-            {"matches": made, "seed": settings.seed},
-            lambda folder: mapping.map_pictures(folder, matches, images, len(taken.pictures), settings.seed),
-        )
-        models = mapping.read_models(work / "cameras")
-        if not models or models[0].num_reg_images() < FEWEST:
+        found = _find_cameras(work, made, taken, settings)
+        models = found.models
+        if found.registered < FEWEST:
             raise UserError(
                 f"no cameras were found for {source}: of {len(taken.pictures)} pictures "
-                f"{models[0].num_reg_images() if models else 0} hang together, at least {FEWEST} must. Each picture "
+                f"{found.registered} hang together, at least {FEWEST} must. Each picture "
                 "has to show most of what another one shows, from another place, and texture"
             )
         pinholes = flatten.pinholes(models[0])
-        report = judge(taken, matches, models, pinholes[min(pinholes)])
-        _write_scene(out, images, models[0], pinholes, report, {"made_from": made, **asdict(settings)})
+        report = judge(taken, found.database, models, pinholes[min(pinholes)])
+        origin: dict[str, object] = {"fingerprint": found.made, **_of_version(), **asdict(settings)}
+        del origin["threads"]  # which change nothing
+        _write_scene(out, work / "pictures" / "images", models[0], pinholes, report, origin)
     return report
 
 
@@ -153,6 +153,50 @@ def _take_pictures(source: list[Path] | video.Video, work: Path, settings: Setti
         {"frames": made, "max_frames": most, "max_size": settings.max_size},
         lambda folder: pictures.take_frames(folder, source, chosen, settings.max_size),
     )
+
+
+def _find_cameras(work: Path, made: str, taken: Pictures, settings: Settings) -> _Found:
+    """The stages from features to cameras, quickly, then thoroughly if too few register; the better result."""
+    images, total = work / "pictures" / "images", len(taken.pictures)
+    matcher = settings.matcher or ("sequential" if taken.moving else "exhaustive")
+    pairs = database.pairs_of([p.name for p in taken.pictures], matcher)
+    best: _Found | None = None
+    for effort in EFFORTS:
+        folder = work / effort.name
+        features = stage(
+            folder / "features",
+            {"pictures": made, "camera_model": settings.camera_model, **asdict(effort), **_of_version()},
+            lambda at, e=effort: database.extract(  # type: ignore[misc]
+                at, taken, images, settings.camera_model, e, settings.threads
+            ),
+        )
+        matches = stage(
+            folder / "matches",
+            {"features": features, "matcher": matcher, "seed": settings.seed},
+            lambda at, e=effort: database.match(  # type: ignore[misc]
+                at, at.parent / "features", pairs, e, settings.seed, settings.threads
+            ),
+        )
+        path = folder / "matches" / database.DATABASE
+        cameras = stage(
+            folder / "cameras",
+            {"matches": matches, "seed": settings.seed},
+            lambda at, e=effort, p=path: mapping.map_pictures(  # type: ignore[misc]
+                at, p, images, total, e, settings.seed
+            ),
+        )
+        found = _Found(mapping.read_models(folder / "cameras"), path, cameras)
+        if best is None or found.registered > best.registered:
+            best = found
+        if found.registered >= ENOUGH * total:
+            break
+        if effort is not EFFORTS[-1]:
+            print(
+                f"{found.registered} of {total} pictures hang together: once more, thoroughly",
+                file=sys.stderr,
+            )
+    assert best is not None
+    return best
 
 
 def _look_at_frames(film: video.Video, folder: Path) -> None:

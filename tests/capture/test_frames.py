@@ -48,7 +48,9 @@ def test_going_ahead_is_movement_too() -> None:
         for z in (1.0, 0.88)
     )
     moved = movement(before.astype(np.float32), after.astype(np.float32))
-    assert moved * WIDTH == pytest.approx(0.12 * float(np.median(np.hypot(rows - 48, columns - 64))), rel=0.25)
+    assert moved * WIDTH == pytest.approx(
+        0.12 * float(np.median(np.hypot(rows - 48, columns - 64))), rel=0.25
+    )
 
 
 def test_the_sharp_frames_are_taken_from_a_film_where_every_third_is_sharp(tmp_path: Path) -> None:
@@ -60,7 +62,9 @@ def test_the_sharp_frames_are_taken_from_a_film_where_every_third_is_sharp(tmp_p
     assert len(chosen) == 10
     assert [c.index % 3 for c in chosen] == [0] * 10
     gaps = np.diff([c.index for c in chosen])
-    assert gaps.min() >= 3 and gaps.max() <= 9  # six frames, a third of them either way, and a sharp one's place
+    assert (
+        gaps.min() >= 3 and gaps.max() <= 9
+    )  # six frames, a third of them either way, and a sharp one's place
 
 
 def test_a_camera_that_rests_gives_no_frames_meanwhile(tmp_path: Path) -> None:

@@ -50,6 +50,7 @@ def test_sources_that_are_none(tmp_path: Path, photographs: Path, capsys: pytest
     assert "cannot be read as a video" in fails([tmp_path / "text.mp4", "--out", out], capsys)
     (tmp_path / "empty").mkdir()
     assert "holds 0 photographs: at least 5" in fails([tmp_path / "empty", "--out", out], capsys)
+    (tmp_path / "text.mp4").unlink()
     assert f"did you mean {photographs}?" in fails([tmp_path, "--out", out], capsys)
     (tmp_path / "empty" / "walk.mov").write_bytes(b"")
     assert "did you mean the video" in fails([tmp_path / "empty", "--out", out], capsys)
@@ -91,7 +92,7 @@ def test_pictures_that_show_nothing_register_nothing(
         (["a.mp4", "--out", "b", "--max-size", "3"], "64 to 16384"),
         (["a.mp4", "--out", "b", "--camera-model", "round"], "SIMPLE_RADIAL"),
         (["a.mp4", "--out", "b", "--matcher", "all"], "exhaustive"),
-        (["a\0.mp4", "--out", "b"], "null"),
+        (["a\0.mp4", "--out", "b"], r"there is no a\x00.mp4"),
     ],
 )
 def test_mistakes_are_one_line(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,6 +13,7 @@ from PIL import Image
 
 from ids3d.cameras import Cameras, project
 from ids3d.capture import database, flatten, mapping, transforms
+from ids3d.capture.effort import EFFORTS
 from ids3d.capture.pictures import Picture, Pictures
 from ids3d.capture.report import PLAIN, judge
 
@@ -70,10 +71,14 @@ def test_a_flat_picture_shows_what_the_pinhole_camera_sees(made: tuple[Any, Path
     rays = camera.cam_from_img(np.column_stack([columns.ravel(), rows.ravel()])).reshape(480, 640, 2)
     coded = np.dstack([128 + 200 * rays, np.zeros((480, 640))])
     Image.fromarray(coded.round().clip(0, 255).astype(np.uint8)).save(tmp_path / "a.png")
-    seen = np.asarray(flatten.flat_picture(tmp_path / "a.png", flatten.source_grid(camera, pinhole)), dtype=float)
+    seen = np.asarray(
+        flatten.flat_picture(tmp_path / "a.png", flatten.source_grid(camera, pinhole)), dtype=float
+    )
     assert seen.shape == (pinhole.height, pinhole.width, 3)
     columns, rows = np.meshgrid(np.arange(pinhole.width) + 0.5, np.arange(pinhole.height) + 0.5)
-    expected = pinhole.cam_from_img(np.column_stack([columns.ravel(), rows.ravel()])).reshape(*seen.shape[:2], 2)
+    expected = pinhole.cam_from_img(np.column_stack([columns.ravel(), rows.ravel()])).reshape(
+        *seen.shape[:2], 2
+    )
     inside = (slice(3, -3), slice(3, -3))
     assert np.abs(seen[..., :2] - (128 + 200 * expected))[inside].max() < 1.6  # grey values: two roundings
 
@@ -100,7 +105,7 @@ def test_all_pictures_have_the_smallest_camera_s_size(made: tuple[Any, Path]) ->
 def test_the_cameras_are_found_and_the_report_says_so(made: tuple[Any, Path], tmp_path: Path) -> None:
     truth, path = made
     names = sorted(image.name for image in truth.images.values())
-    mapping.map_pictures(tmp_path, path, tmp_path, len(names), seed=0)
+    mapping.map_pictures(tmp_path, path, tmp_path, len(names), EFFORTS[0], seed=0)
     models = mapping.read_models(tmp_path)
     assert models[0].num_reg_images() == 8
     found = [models[0].find_image_with_name(name).projection_center() for name in names]

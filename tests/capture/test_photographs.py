@@ -134,7 +134,9 @@ def test_pictures_are_of_one_size_with_plain_names(tmp_path: Path) -> None:
     by_source = {p.source: p for p in made.pictures}
     assert set(by_source) == {"a b.jpg", "a_b.png", "ä\n.jpg", "-c.jpg", "big.jpg", "portrait.jpg"}
     names = [p.name for p in made.pictures]
-    assert len(set(names)) == len(names) and all(name.replace("_", "a").replace("-", "a")[:-4].isalnum() for name in names)
+    assert len(set(names)) == len(names) and all(
+        name.replace("_", "a").replace("-", "a")[:-4].isalnum() for name in names
+    )
     for picture in made.pictures:
         with Image.open(stage / "images" / picture.name) as image:
             assert image.size == (100, 75)
@@ -142,7 +144,9 @@ def test_pictures_are_of_one_size_with_plain_names(tmp_path: Path) -> None:
                 assert_upright(image)
         assert picture.focal == pytest.approx(26 * 125 / 43.2666, rel=0.01)
     cameras = {p.camera for p in made.pictures if p.source != "portrait.jpg"}
-    assert len(cameras) == 2  # that of 200 pixels and that of 400: EXIF says pixels for them, and they may differ
+    assert (
+        len(cameras) == 2
+    )  # that of 200 pixels and that of 400: EXIF says pixels for them, and they may differ
     assert by_source["portrait.jpg"].camera not in cameras
     assert any("portrait.jpg" in note and "side" in note for note in made.notes)
     assert any("wide.jpg" in note and "left out" in note for note in made.notes)

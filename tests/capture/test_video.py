@@ -56,7 +56,15 @@ def test_a_hundred_frames_can_be_named(film: Path) -> None:
 
 def test_a_film_taken_upright_is_read_upright(film: Path, tmp_path: Path) -> None:
     turned = tmp_path / "turned.mp4"
-    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-display_rotation", "90", "-i", film.resolve()]
+    command = [
+        imageio_ffmpeg.get_ffmpeg_exe(),
+        "-v",
+        "error",
+        "-display_rotation",
+        "90",
+        "-i",
+        film.resolve(),
+    ]
     subprocess.run([*command, "-c", "copy", turned], check=True)
     video = open_video(turned)
     assert (video.width, video.height) == (48, 64)
