@@ -14,7 +14,7 @@ $(STAMP): pyproject.toml constraints.txt
 		"error: $(PYTHON) is Python %d.%d; ids3d needs 3.10 to 3.13: make $(MAKECMDGOALS) PYTHON=python3.12" % sys.version_info[:2])'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet -c constraints.txt torch
-	$(BIN)/python -m pip install --quiet -c constraints.txt --editable '.[dev,capture]'
+	$(BIN)/python -m pip install --quiet -c constraints.txt --editable '.[capture,dev]'
 	@touch $@
 
 demo: setup

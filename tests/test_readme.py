@@ -53,7 +53,9 @@ def test_configs_and_folders_that_it_names_are_there() -> None:
         assert (ROOT / path).is_file()
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/architecture.md", "docs/results/README.md"])
+@pytest.mark.parametrize(
+    "page", ["README.md", "docs/architecture.md", "docs/capture.md", "docs/results/README.md"]
+)
 def test_what_a_page_links_to_is_there(page: str) -> None:
     file = ROOT / page
     for target in re.findall(r"\]\(([^)\s]+)\)", file.read_text(encoding="utf-8")):

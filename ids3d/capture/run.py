@@ -80,6 +80,8 @@ def capture(source: Path, out: Path, settings: Settings) -> Report:
     pycolmap()
     if not source.exists():
         raise UserError(f"there is no {source}")
+    if settings.max_frames is not None and settings.max_frames < FEWEST:
+        raise UserError(f"--max-frames {settings.max_frames}: at least {FEWEST} are needed")
     opened = _photographs_of(source, settings) if source.is_dir() else video.open_video(source)
     _check_free(source, out)
     work = out / "work"

@@ -48,6 +48,7 @@ def test_sources_that_are_none(tmp_path: Path, photographs: Path, capsys: pytest
     assert "there is no" in fails([tmp_path / "none.mp4", "--out", out], capsys)
     (tmp_path / "text.mp4").write_text("no film")
     assert "cannot be read as a video" in fails([tmp_path / "text.mp4", "--out", out], capsys)
+    assert "--max-frames 4: at least 5" in fails([photographs, "--out", out, "--max-frames", 4], capsys)
     (tmp_path / "empty").mkdir()
     assert "holds 0 photographs: at least 5" in fails([tmp_path / "empty", "--out", out], capsys)
     (tmp_path / "text.mp4").unlink()
