@@ -12,6 +12,9 @@ from ids3d.errors import UserError
 
 def pycolmap() -> Any:
     """Return the module pycolmap. Raises UserError where it is not installed, or not this version's kind."""
+    # Of 4.2.1, the libraries in its wheel must not be the first: text drawn by Pillow or Matplotlib, which bring their own,
+    # would then corrupt memory.
+    importlib.import_module("PIL.ImageFont")
     at_sigterm = signal.getsignal(signal.SIGTERM)
     try:
         module = importlib.import_module("pycolmap")

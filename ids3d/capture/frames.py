@@ -9,10 +9,10 @@ import numpy as np
 from PIL import Image
 from skimage.registration import optical_flow_ilk, phase_cross_correlation
 
-STEP = 0.05
-"""From one frame to the next the picture should move by this share of its longest side: 95 % of it is seen again."""
+STEP = 0.03
+"""From one frame to the next the picture should move by this share of its longest side: a way around takes 100 frames."""
 
-_FLOW_SIZE = 64  # pixels, longest side: enough to tell 5 % of it, and quick
+_FLOW_SIZE = 64  # pixels, longest side: enough to tell 3 % of it, and quick
 
 
 @dataclass(frozen=True)

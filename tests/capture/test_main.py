@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -11,6 +15,8 @@ from PIL import Image
 from ids3d.capture.__main__ import main
 from ids3d.cli import run_command
 from ids3d.files import locked
+
+ROOT = Path(__file__).parent.parent.parent
 
 
 @pytest.fixture
@@ -98,3 +104,32 @@ def test_pictures_that_show_nothing_register_nothing(
 )
 def test_mistakes_are_one_line(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert message in fails(list(words), capsys)
+
+
+def test_sigterm_ends_it_without_a_stack_trace() -> None:
+    pytest.importorskip("pycolmap", reason="needs the extra [capture]")
+    code = "import os, signal; from ids3d.capture.colmap import pycolmap; pycolmap(); "
+    code += "os.kill(os.getpid(), signal.SIGTERM)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGTERM, "", "")
+
+
+def test_text_can_be_drawn_after_it() -> None:
+    """Loaded before Pillow's, the libraries in the wheel of pycolmap 4.2.1 corrupt memory."""
+    pytest.importorskip("pycolmap", reason="needs the extra [capture]")
+    code = """
+from ids3d.capture.colmap import pycolmap
+pycolmap()
+from matplotlib import pyplot
+for _ in range(3):
+    figure, axes = pyplot.subplots(1, 4, figsize=(18, 5))
+    axes[0].scatter(range(3000), range(3000), s=2)
+    figure.tight_layout()
+    figure.savefig("figure.png", dpi=60)
+"""
+    with tempfile.TemporaryDirectory() as folder:
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), "MPLBACKEND": "agg"}
+        done = subprocess.run(
+            [sys.executable, "-c", code], cwd=folder, env=environment, capture_output=True, text=True
+        )
+    assert (done.returncode, done.stderr) == (0, "")
