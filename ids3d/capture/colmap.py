@@ -12,8 +12,8 @@ from ids3d.errors import UserError
 
 def pycolmap() -> Any:
     """Return the module pycolmap. Raises UserError where it is not installed, or not this version's kind."""
-    # Of 4.2.1, the libraries in its wheel must not be the first: text drawn by Pillow or Matplotlib, which bring their own,
-    # would then corrupt memory.
+    # Of 4.2.1, the libraries in the wheel must not be loaded before Pillow's: what Pillow or Matplotlib then draw
+    # corrupts memory.
     importlib.import_module("PIL.ImageFont")
     at_sigterm = signal.getsignal(signal.SIGTERM)
     try:

@@ -10,7 +10,7 @@ from PIL import Image
 from skimage.registration import optical_flow_ilk, phase_cross_correlation
 
 STEP = 0.03
-"""From one frame to the next the picture should move by this share of its longest side: a way around takes 100 frames."""
+"""By this share of its longest side a picture should move to the next: about a hundred frames for a way around."""
 
 _FLOW_SIZE = 64  # pixels, longest side: enough to tell 3 % of it, and quick
 
