@@ -29,6 +29,8 @@ MOST_FRAMES = 200  # of a video, where nothing else is said
 _LOOKED_AT_A_SECOND = 10
 _LOOKED_AT = 3000
 
+POINTS = "sparse_pc.ply"  # nerfstudio's name
+
 _FORMAT = 1  # raised when what a stage makes of the same inputs changes
 _QUALITY = 95  # of the scene's JPEGs
 
@@ -71,8 +73,8 @@ class _Found:
 def capture(source: Path, out: Path, settings: Settings) -> Report:
     """Make a scene's folder `out` of a video or a folder of photographs, or go on where an earlier run stopped.
 
-    It gets `images/`, `transforms.json` (nerfstudio's), `sparse/0` (COLMAP's), `report.json`, and `work/`, what the
-    stages kept: a run with other settings begins where they first matter.
+    It gets `images/`, `transforms.json` and `sparse_pc.ply` (nerfstudio's), `sparse/0` (COLMAP's), `report.json`, and
+    `work/`, what the stages kept: a run with other settings begins where they first matter.
 
     Raises UserError: the source can't be read or has too few pictures, pycolmap is missing, nothing registers, or
     `out` is something else's or another process's.
@@ -234,8 +236,10 @@ def _write_scene(
 
     _replace(out / "images", pictures_in)
     _replace(out / "sparse" / "0", flat.write_binary)
+    with atomic_write(out / POINTS) as file:
+        flat.export_PLY(file)
     for name, value in (
-        ("transforms.json", transforms.transforms(flat, "images")),
+        ("transforms.json", transforms.transforms(flat, "images", POINTS)),
         ("report.json", {**report.to_json(), "made": made}),
     ):
         with atomic_write(out / name) as file:

@@ -12,12 +12,12 @@ import numpy as np
 SHARED = ("w", "h", "fl_x", "fl_y", "cx", "cy")
 
 
-def transforms(model: Any, folder: str) -> dict[str, object]:
+def transforms(model: Any, folder: str, points: str) -> dict[str, object]:
     """What `transforms.json` says of a COLMAP model of PINHOLE cameras.
 
     Args:
         model: a pycolmap Reconstruction.
-        folder: where the pictures are, relative to the file.
+        folder, points: where the pictures and the model's points, a PLY file, are, relative to the file.
 
     Returns:
         Intrinsics, in pixels from the top-left corner of the picture, stand once where all frames share them, else in
@@ -35,7 +35,7 @@ def transforms(model: Any, folder: str) -> dict[str, object]:
         frames = [{key: value for key, value in frame.items() if key not in shared} for frame in frames]
     else:
         shared = {}
-    return {"camera_model": "PINHOLE", **shared, "frames": frames}
+    return {"camera_model": "PINHOLE", **shared, "ply_file_path": points, "frames": frames}
 
 
 def intrinsics(camera: Any) -> dict[str, object]:

@@ -51,6 +51,7 @@ def assert_near(scene: Path, given: dict[str, np.ndarray], share: float = 0.9) -
     assert {image.name for image in model.images.values() if image.has_pose} == {
         Path(frame["file_path"]).name for frame in told["frames"]
     }
+    assert (scene / told["ply_file_path"]).read_bytes().startswith(b"ply")
     for frame in told["frames"]:
         with Image.open(scene / frame["file_path"]) as image:
             held = {**told, **frame}

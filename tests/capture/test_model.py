@@ -40,7 +40,7 @@ def test_flat_cameras_see_the_points_where_the_flat_image_points_are(made: tuple
     model, _ = made
     pinholes = flatten.pinholes(model)
     flat = flatten.flat_model(model, pinholes)
-    told = json.loads(json.dumps(transforms.transforms(flat, "images")))
+    told = json.loads(json.dumps(transforms.transforms(flat, "images", "p.ply")))
     assert told["camera_model"] == "PINHOLE"
     assert len(told["frames"]) == 8
     by_name = {image.name: image for image in flat.images.values()}
@@ -98,7 +98,7 @@ def test_all_pictures_have_the_smallest_camera_s_size(made: tuple[Any, Path]) ->
         assert whole[number].principal_point_x - camera.principal_point_x == cut
     # Cameras of different focal lengths tell them in each frame.
     model.cameras[2].params = [650.0, 320.0, 240.0, 0.08]
-    told = transforms.transforms(flatten.flat_model(model, flatten.pinholes(model)), "images")
+    told = transforms.transforms(flatten.flat_model(model, flatten.pinholes(model)), "images", "p.ply")
     assert "fl_x" not in told and len({frame["fl_x"] for frame in told["frames"]}) == 2
 
 
