@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -53,8 +54,32 @@ class EditingSystem(pl.LightningModule):
         self.size = editing_size(cameras.height, cameras.width, self.prior)
         self.cameras = cameras.resized(*self.size)
         self.sources = SourceLatents(cfg.source, edit, self.size)
-        found = cfg.region in (EVERYWHERE, DIFFERENCE)
-        self._region = None if found else region_of_masks(cfg.region, self.scene, self.latent_size)
+        self._region_setting, self._region = cfg.region, self._region_of(cfg.region)
+
+    def _region_of(self, setting: str) -> Region | None:
+        """The region of a folder of masks; None of what is found, if at all, when it is first asked for."""
+        if setting in (EVERYWHERE, DIFFERENCE):
+            return None
+        return region_of_masks(setting, self.scene, self.latent_size)
+
+    def prepared_target(self, text: str) -> Callable[[], None]:
+        """What makes `text` the target from now on; a region that is found is found anew."""
+        target = self.prior.embed([text])
+
+        def make() -> None:
+            self.prompts = (self.prompts[0], target)
+            if self._region_setting == DIFFERENCE:
+                self._set_region(DIFFERENCE, None)
+
+        return make
+
+    def prepared_region(self, setting: str) -> Callable[[], None]:
+        """What makes `setting` (as in the config) the region from now on. Raises UserError as a config's does."""
+        region = self._region_of(setting)
+        return lambda: self._set_region(setting, None if region is None else region.to(self.device))
+
+    def _set_region(self, setting: str, region: Region | None) -> None:
+        self._region_setting, self._region = setting, region
 
     @property
     def latent_size(self) -> tuple[int, int]:
@@ -65,7 +90,7 @@ class EditingSystem(pl.LightningModule):
     @property
     def region(self) -> Region | None:
         """Where the edit may act, made and shown when it is first asked for; None: everywhere."""
-        if self.cfg.region == DIFFERENCE and self._region is None:
+        if self._region_setting == DIFFERENCE and self._region is None:
             cameras, full = self.cameras, self.scene.train.cameras
             z_src = torch.stack([self.sources.latent(view, cameras[view]) for view in range(len(cameras))])
             size = (full.height, full.width)

@@ -19,6 +19,7 @@ from ids3d.registry import register
 from ids3d.seeding import generator_for
 from ids3d.systems.edit_scene.editing import EditingSystem
 from ids3d.systems.edit_scene.protocol import EditConfig, SceneEdit
+from ids3d.systems.edit_scene.region import Region
 
 
 class GuidanceStep(NamedTuple):
@@ -273,6 +274,11 @@ class EditThroughPictures(EditingSystem):
 
     def _drawn(self, n: int, below: int, generator: torch.Generator) -> Tensor:
         return torch.randint(below, (n,), generator=generator).to(self.device)
+
+    def _set_region(self, setting: str, region: Region | None) -> None:
+        super()._set_region(setting, region)
+        self._change = None
+        self.__dict__.pop("_split", None)  # that of the region before
 
     @cached_property
     def _split(self) -> tuple[Tensor, Tensor] | None:
