@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import importlib.util
 import logging
 import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 from ids3d.cli import ArgumentParser, launch_command, run_command
@@ -16,7 +18,9 @@ from ids3d.errors import UserError
 from ids3d.reading import given_path
 
 if TYPE_CHECKING:
-    from ids3d.experiment import Job
+    from ids3d.experiment import Job, SceneJob
+    from ids3d.systems.storage import Figures
+    from ids3d.systems.viewer.server import Address
 
 EPILOG = """\
 examples:
@@ -26,6 +30,7 @@ examples:
       prompt.source="the green leaves" prompt.target="yellow and red leaves in autumn"
   %(prog)s --config configs/ids-image.yaml data.image=photo.png prompt.source="…" prompt.target="…"
   %(prog)s --test outputs/ids-llff/<tag>
+  %(prog)s --view outputs/ids-llff/<tag>
 
 configs/... come with ids3d and can be named so in any folder; a file of your own with that name wins.
 """
@@ -50,11 +55,20 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
     mode.add_argument(
         "--print-config", action="store_true", help="print every setting with its value, and stop"
     )
+    parser.add_argument(
+        "--view",
+        nargs="?",
+        const="",
+        metavar="RUN",
+        help="look at a run's folder in the browser; without RUN, at the run that --config or --resume starts",
+    )
+    parser.add_argument("--host", metavar="ADDRESS", help="with --view: where it listens (default 127.0.0.1)")
+    parser.add_argument("--port", type=int, metavar="N", help="with --view: or the next free one (default 8080)")
     parser.add_argument("--gpu", type=int, metavar="N", help="compute on this one, the same as device=cuda:N")
     parser.add_argument(
         "--trust-code",
         action="store_true",
-        help="with --test or --resume: import what the run's config names by import path",
+        help="with --test, --resume or --view: import what the run's config names by import path",
     )
     parser.add_argument(
         "--overwrite",
@@ -70,11 +84,28 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
     arguments.overrides = [word for word in arguments.config if is_override(word)] + arguments.overrides
     if arguments.gpu is not None:
         arguments.overrides.insert(0, f"device=cuda:{arguments.gpu}")
-    if not (arguments.files or arguments.test or arguments.resume):
+    if arguments.view and is_override(arguments.view):
+        arguments.overrides.insert(0, arguments.view)
+        arguments.view = ""
+    if not (arguments.files or arguments.test or arguments.resume or arguments.view):
         parser.error("no --config FILE")
+    check_viewing(parser, arguments)
     if arguments.overwrite and (arguments.test or arguments.resume):
         parser.error("--overwrite starts a run: not with --test or --resume")
     return arguments
+
+
+def check_viewing(parser: ArgumentParser, arguments: argparse.Namespace) -> None:
+    """Raise UserError where --view, --host and --port do not go with the rest of the command line."""
+    starts = arguments.files or arguments.resume
+    if arguments.view and (starts or arguments.test or arguments.overrides):
+        parser.error("--view RUN looks at what is there: without --config, --resume, --test or key=value")
+    if arguments.view == "" and (arguments.test or arguments.print_config):
+        parser.error("--view looks at a run that is started: not with --test or --print-config")
+    if arguments.view is None and (arguments.host is not None or arguments.port is not None):
+        parser.error("--host and --port are for --view")
+    if not 1 <= (8080 if arguments.port is None else arguments.port) <= 65535:
+        parser.error(f"--port {arguments.port}: expected 1 to 65535")
 
 
 def run_folder(path: str) -> Path:
@@ -104,6 +135,39 @@ def load_earlier(arguments: argparse.Namespace, files: Sequence[Path]) -> Job:
     return dataclasses.replace(job, tag=folder.name)
 
 
+def run_scene(job: SceneJob, arguments: argparse.Namespace) -> Figures:
+    """Run a job over a scene, with a viewer where that is asked for. Returns the figures of metrics.json."""
+    from ids3d.systems.scene_run import run
+
+    resume, overwrite = bool(arguments.resume), arguments.overwrite
+    if arguments.view is None:
+        return run(job, resume=resume, overwrite=overwrite)
+    live = viewing().Live(address(arguments))
+    try:
+        figures = run(job, resume=resume, overwrite=overwrite, view=live.open)
+        live.stay()
+        return figures
+    finally:
+        live.close()
+
+
+def viewing() -> ModuleType:
+    """Return the module that opens viewers. Raises UserError where what it needs is not installed."""
+    if importlib.util.find_spec("viser") is None:
+        raise UserError("--view needs viser, which is not installed: pip install 'ids3d[viewer]'")
+    from ids3d.systems.viewer import following
+
+    return following
+
+
+def address(arguments: argparse.Namespace) -> Address:
+    """Return where a viewer listens."""
+    from ids3d.systems.viewer.server import Address
+
+    given = {"host": arguments.host, "port": arguments.port}
+    return Address(**{name: value for name, value in given.items() if value is not None})
+
+
 def show_log() -> None:
     """Show on standard error what our own modules log, and the libraries' warnings."""
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
@@ -117,6 +181,9 @@ def main(argv: Sequence[str]) -> None:
     from ids3d.experiment import ImageJob, SceneJob, TrainingJob, load
     from ids3d.quiet import quieten_libraries
 
+    if arguments.view:
+        viewing().view_run(run_folder(arguments.view), address(arguments), arguments.trust_code)
+        return
     files = [find_config(file) for file in arguments.files]
     earlier = bool(arguments.test or arguments.resume)
     job = load_earlier(arguments, files) if earlier else load(files, arguments.overrides)
@@ -127,15 +194,12 @@ def main(argv: Sequence[str]) -> None:
     job = dataclasses.replace(job, tag=job.tag or job.default_tag())
     if arguments.overwrite and not isinstance(job, SceneJob):
         raise UserError("--overwrite is for runs over a scene: what others have finished is not done again")
+    if arguments.view is not None and not isinstance(job, SceneJob):
+        raise UserError("--view is for runs over a scene")
     if isinstance(job, SceneJob):
         from ids3d.systems.saved_run import evaluate_again
-        from ids3d.systems.scene_run import run
 
-        figures = (
-            evaluate_again(job)
-            if arguments.test
-            else run(job, resume=bool(arguments.resume), overwrite=arguments.overwrite)
-        )
+        figures = evaluate_again(job) if arguments.test else run_scene(job, arguments)
         for name, value in figures.items():
             print(f"{name} = {value:.4g}" if isinstance(value, float) else f"{name} = {value}")
         print(f"results: {job.folder}")

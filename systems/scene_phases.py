@@ -11,6 +11,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
+import pytorch_lightning as pl
 import torch
 
 import ids3d
@@ -28,6 +29,7 @@ from ids3d.progress import track
 from ids3d.provenance import note_seconds
 from ids3d.scene import Scene
 from ids3d.systems.divergence import Watch
+from ids3d.systems.edit_scene.changes import ChangeRecord, Steering, changeable
 from ids3d.systems.edit_scene.protocol import EditConfig, SceneEdit
 from ids3d.systems.edit_scene.region import DIFFERENCE, EVERYWHERE, masks_digest
 from ids3d.systems.evaluate.protocol import EvaluationSystem
@@ -40,6 +42,8 @@ from ids3d.systems.resuming import ResumeCheckpoint
 from ids3d.systems.run_folder import replaced_by
 from ids3d.systems.stopping import GracefulStop
 from ids3d.systems.storage import DamagedFile, Figures, fingerprint, read_figures, write_json
+from ids3d.systems.viewer.looking_on import LookingOn
+from ids3d.systems.viewer.stage import Stage
 from ids3d.tracking import Subject, Tracking
 
 log = logging.getLogger(__name__)
@@ -86,8 +90,13 @@ class SceneRun:
         stop: says when to stop.
         ranks: the processes that share the work; None: this one.
 
+    Attributes:
+        stage: where the run can be watched; None: nobody looks on.
+
     Raises UserError for everything that can be wrong with the config and the scene, before any training.
     """
+
+    stage: Stage | None = None
 
     def __init__(self, job: SceneJob, stop: GracefulStop, ranks: Ranks | None = None) -> None:
         self.start = time.monotonic()
@@ -191,7 +200,9 @@ class SceneRun:
             return found
         renderer = self.build_renderer()
         module, watch = self.job.reconstruct.build(renderer, self.scene, self.job.seed), Watch()
-        seconds = self._fit(module, "reconstructing", self.reconstructing, watch)
+        if self.stage is not None:
+            self.stage.open(renderer, None)
+        seconds = self._fit(module, "reconstructing", self.reconstructing, watch, renderer)
         renderer.to(self.device)
 
         def kept() -> Figures:
@@ -224,8 +235,19 @@ class SceneRun:
             self.stop, path, key, self.resume_hint, minutes, self.save_in_passing, self.ranks
         )
 
-    def _fit(self, module: Any, label: str, resume: ResumeCheckpoint, watch: Watch) -> float:
+    def _fit(
+        self,
+        module: Any,
+        label: str,
+        resume: ResumeCheckpoint,
+        watch: Watch,
+        renderer: Renderer,
+        steering: Steering | None = None,
+    ) -> float:
         """Train a system of this run; the seconds it took, those of the processes before this one too."""
+        callbacks: list[pl.Callback] = [] if steering is None else [steering]
+        if self.stage is not None:
+            callbacks.append(LookingOn(self.stage, label, renderer, lambda: self.stop.requested, steering))
         fit(
             module,
             StepDataModule(module.batch_of_step, len(self.scene.test)),
@@ -235,6 +257,7 @@ class SceneRun:
             resume=resume,
             watch=watch,
             begin=partial(self.tracking.begin, label) if self.ranks.is_first else None,
+            callbacks=callbacks,
             loggers=[TrackingLogger(self.tracking)],
             validate_every=module.cfg.validate_every,
             log_every=module.cfg.log_every,
@@ -255,6 +278,7 @@ class SceneEditRun(SceneRun):
     def __init__(self, job: SceneJob, stop: GracefulStop, ranks: Ranks | None = None) -> None:
         super().__init__(job, stop, ranks)
         self.prompts = scene_prompts(job.prompt, self.scene)
+        self.judged_by = self.prompts  # the prompts at the end of the edit
 
     @property
     def key(self) -> str:
@@ -275,7 +299,7 @@ class SceneEditRun(SceneRun):
     def prepare_evaluation(self) -> None:
         """Open what evaluates. Raises UserError."""
         self.evaluation = self.job.evaluate.build(
-            self.scene, self.prompts[1], self.folder, self.device, self.check, self.tracking
+            self.scene, self.judged_by[1], self.folder, self.device, self.check, self.tracking
         )
 
     def load_prior(self) -> Prior:
@@ -286,6 +310,7 @@ class SceneEditRun(SceneRun):
 
     def check_saved(self) -> None:
         super().check_saved()
+        self.changes.read()
         if self._read_finished_edit() is None:
             _ = self.editing.found
 
@@ -329,7 +354,11 @@ class SceneEditRun(SceneRun):
             return self.restore_edited(source, finished)
         edited, watch = copy.deepcopy(source), Watch()
         module = self._build_edit(edited, source, watch)
-        steps, seconds = module.steps(), self._fit(module, "editing", self.editing, watch)
+        if self.stage is not None:
+            self.stage.open(source, edited)
+        steps = module.steps()
+        steering = Steering(self.changes, self.method, changeable(self.job, self.prompts))
+        seconds = self._fit(module, "editing", self.editing, watch, edited, steering)
         self.ranks.dismiss()
         edited.to(self.device)
         about = {
@@ -342,6 +371,11 @@ class SceneEditRun(SceneRun):
         self.save_in_passing()
         self.editing.discard()
         return EditedField(edited, steps, seconds, watch.skipped)
+
+    @property
+    def changes(self) -> ChangeRecord:
+        """The record of the settings that were changed while the edit ran."""
+        return ChangeRecord(self.folder)
 
     @property
     def _last(self) -> Path:
@@ -399,6 +433,12 @@ class SceneEditRun(SceneRun):
     def evaluate(self, source: Renderer, edited: EditedField) -> Figures:
         """The figures of the edit; writes its images and its film."""
         self.tracking.begin("evaluating", 0)
+        if self.stage is not None:
+            self.stage.say(phase="evaluating")
+        target = self.changes.target(edited.steps, self.prompts[1])
+        if target != self.judged_by[1]:
+            self.judged_by = (self.prompts[0], target)
+            self.prepare_evaluation()
         figures: Figures = {**self.evaluation.figures(source, edited.renderer, edited.steps)}
         self.evaluation.film(source, edited.renderer, edited.steps)
         return figures

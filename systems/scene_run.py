@@ -6,7 +6,7 @@ import contextlib
 import logging
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from ids3d.cli import launch_command
 from ids3d.device import pick_device
@@ -30,11 +30,18 @@ from ids3d.systems.run_folder import (
 from ids3d.systems.scene_phases import SceneEditRun, SceneRun
 from ids3d.systems.stopping import GracefulStop
 from ids3d.systems.storage import Figures, memory_figures, read_figures, write_json
+from ids3d.systems.viewer.stage import Stage
 
 log = logging.getLogger(__name__)
 
 
-def run(job: SceneJob, *, resume: bool = False, overwrite: bool = False) -> Figures:
+def run(
+    job: SceneJob,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    view: Callable[[SceneRun], Stage] | None = None,
+) -> Figures:
     """Reconstruct, edit and evaluate as `job` says. Leaves everything in `job.folder`.
 
     A folder with an unfinished run of the same settings is gone on with. A finished one is never touched.
@@ -42,6 +49,7 @@ def run(job: SceneJob, *, resume: bool = False, overwrite: bool = False) -> Figu
     Args:
         resume: go on with what is there; of a finished run, return the figures.
         overwrite: do a finished run anew; when it is finished again, the new one takes its place.
+        view: opens a viewer for a run that is about to begin, and says where that is to be shown.
 
     Returns:
         The figures of metrics.json.
@@ -64,6 +72,7 @@ def run(job: SceneJob, *, resume: bool = False, overwrite: bool = False) -> Figu
         work = ranks.each(lambda: kind(job, stop, ranks))
         work.job = ranks.first(lambda: settle(job, work.key, replacing))
         ranks.each(work.prepare)
+        work.stage = view(work) if view is not None and ranks.is_first else None
         with contextlib.ExitStack() as stack:
             ranks.first(lambda: stack.enter_context(_begun(work)))
             if isinstance(work, SceneEditRun):
@@ -157,12 +166,12 @@ def finish_edit(run: SceneEditRun, figures: Figures, steps: int) -> Figures:
     """
     figures["guidance"] = run.job.guidance.type
     figures = with_totals(run, figures)
-    report = report_scene(run.job, run.prompts, figures)
+    report = report_scene(run.job, run.judged_by, figures)
     run.tracking.log_summary(figures, steps)
     run.tracking.keep("report", "report", report)
     run.tracking.keep("film", "video", run.folder / "video.mp4")
     if run.job.upload_field:
-        run.tracking.keep("field", "model", run.checkpoints / "last.ckpt")
+        run.tracking.keep("field", "model", run.checkpoints / "last.safetensors")
     write_json(run.folder / "metrics.json", figures)
     return figures
 

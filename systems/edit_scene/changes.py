@@ -13,13 +13,15 @@ from typing import Any, TypeAlias
 import pytorch_lightning as pl
 
 from ids3d.errors import UserError
+from ids3d.experiment import SceneJob
 from ids3d.files import cannot_write
 from ids3d.models.guidance.distillation import Distillation
-from ids3d.models.guidance.protocol import Guidance
-from ids3d.models.samplers.ddim_sampler import DDIMSampler
+from ids3d.models.guidance.protocol import Guidance, GuidanceConfig
+from ids3d.models.samplers.ddim_sampler import DDIMSampler, SamplerConfig
 from ids3d.models.samplers.protocol import Sampler
 from ids3d.reading import plain_file
 from ids3d.systems.edit_scene.editing import EditingSystem
+from ids3d.systems.edit_scene.protocol import EditConfig
 
 TARGET, SCALE, REGION = "prompt.target", "guidance.guidance_scale", "edit.region"
 LONGEST_TEXT = 2000
@@ -106,6 +108,17 @@ class ChangeRecord:
         """The target prompt at the end of an edit of so many steps; `otherwise` where it was not changed."""
         targets = [str(c.value) for c in self.read() if c.key == TARGET and c.step < steps]
         return targets[-1] if targets else otherwise
+
+
+def changeable(job: SceneJob, prompts: tuple[str, str]) -> dict[str, Value]:
+    """The settings of an edit that can be changed while it runs, as they are at its start, by key."""
+    guidance, edit = job.guidance.settings(), job.edit.settings()
+    values: dict[str, Value] = {}
+    if isinstance(edit, EditConfig):
+        values |= {TARGET: prompts[1], REGION: edit.region}
+    if isinstance(guidance, GuidanceConfig | SamplerConfig):
+        values[SCALE] = guidance.guidance_scale
+    return values
 
 
 class Steering(pl.Callback):
