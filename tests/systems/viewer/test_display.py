@@ -1,0 +1,178 @@
+"""What is drawn is what a whole render shows, in whichever parts and bands it is rendered."""
+
+from __future__ import annotations
+
+import math
+import time
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from ids3d.cameras import Cameras
+from ids3d.images import colour_depth, depth_range, difference
+from ids3d.models.renderers.protocol import Render
+from ids3d.systems.viewer.display import (
+    CHANNELS,
+    LAYOUTS,
+    Display,
+    Fields,
+    Outdated,
+    Pace,
+    Viewpoint,
+    columns,
+    draw,
+    rows,
+)
+from ids3d.systems.viewer.painter import Onlooker, Painter
+
+
+class Directions:
+    """A renderer in closed form: colour, depth and opacity of a ray follow from its direction."""
+
+    def __init__(self, gain: float) -> None:
+        self.gain, self.rays = gain, 0
+
+    def render(self, camera: Cameras) -> Render:
+        directions = camera.rays().directions[0]
+        self.rays += camera.height * camera.width
+        rgb = (directions / 2 + 0.5) * self.gain
+        return Render(rgb, 2 + directions[..., 0] * self.gain, rgb.mean(dim=-1))
+
+
+SOURCE, EDITED = Directions(1.0), Directions(0.5)
+FIELDS = Fields(SOURCE, EDITED)  # type: ignore[arg-type]
+POSE = torch.cat([torch.eye(3), torch.tensor([[0.1], [0.2], [3.0]])], dim=1)
+VIEW = Viewpoint(POSE, 50.0, 40, 30)
+CAMERA = VIEW.camera(30)
+
+
+def whole(renderer: object, camera: Cameras) -> Render:
+    return renderer.render(camera)  # type: ignore[attr-defined, no-any-return]
+
+
+def channel_of(renders: list[Render], channel: str) -> list[Tensor]:
+    if channel == "depth":
+        near, far = depth_range([r.depth for r in renders])
+        return [colour_depth(r.depth, near, far) for r in renders]
+    return [r.rgb if channel == "rgb" else r.opacity[..., None].expand(-1, -1, 3) for r in renders]
+
+
+def test_a_part_of_a_camera_sees_what_the_whole_one_sees_there() -> None:
+    render = SOURCE.render(CAMERA)
+    part = SOURCE.render(rows(columns(CAMERA, 5, 17), 3, 21))
+    assert torch.allclose(part.rgb, render.rgb[3:21, 5:17], atol=1e-6)
+
+
+@pytest.mark.parametrize("channel", [c for c in CHANNELS if c != "difference"])
+def test_one_field_is_shown_as_it_is_rendered(channel: str) -> None:
+    for layout, field in (("source", SOURCE), ("edited", EDITED)):
+        shown = draw(Display(layout, channel), FIELDS, CAMERA, whole)  # type: ignore[arg-type]
+        assert torch.allclose(shown, channel_of([field.render(CAMERA)], channel)[0], atol=1e-5)
+
+
+@pytest.mark.parametrize("channel", [c for c in CHANNELS if c not in ("difference", "depth")])
+def test_a_wipe_shows_the_source_left_of_its_line_and_the_edit_right_of_it(channel: str) -> None:
+    source, edited = channel_of([SOURCE.render(CAMERA), EDITED.render(CAMERA)], channel)
+    shown = draw(Display("wipe", channel, 0.3), FIELDS, CAMERA, whole)  # type: ignore[arg-type]
+    assert torch.allclose(shown[:, :11], source[:, :11], atol=1e-5) and (shown[:, 11] == 1).all()
+    assert torch.allclose(shown[:, 12:], edited[:, 12:], atol=1e-5)
+    for wipe, expected in ((0.0, edited), (1.0, source)):
+        shown = draw(Display("wipe", channel, wipe), FIELDS, CAMERA, whole)  # type: ignore[arg-type]
+        assert torch.allclose(shown, expected, atol=1e-5)
+
+
+def test_side_by_side_both_show_the_middle_of_the_view() -> None:
+    shown = draw(Display("side by side"), FIELDS, CAMERA, whole)
+    assert shown.shape == (30, 40, 3)
+    assert torch.allclose(shown[:, :19], SOURCE.render(CAMERA).rgb[:, 10:29], atol=1e-5)
+    assert torch.allclose(shown[:, 20:], EDITED.render(CAMERA).rgb[:, 10:30], atol=1e-5)
+
+
+def test_depths_beside_each_other_have_one_scale() -> None:
+    shown = draw(Display("side by side", "depth"), FIELDS, CAMERA, whole)
+    halves = [f.render(columns(CAMERA, 10, 30)).depth for f in (SOURCE, EDITED)]
+    near, far = depth_range(halves)
+    assert torch.allclose(shown[:, 20:], colour_depth(halves[1], near, far), atol=1e-5)
+
+
+def test_the_difference_is_that_of_both_fields_in_every_layout() -> None:
+    expected = difference(SOURCE.render(CAMERA).rgb, EDITED.render(CAMERA).rgb)
+    for layout in LAYOUTS:
+        assert torch.equal(draw(Display(layout, "difference"), FIELDS, CAMERA, whole), expected)
+    alone = Fields(SOURCE)  # type: ignore[arg-type]
+    assert not draw(Display("source", "difference"), alone, CAMERA, whole).any()
+
+
+@pytest.mark.parametrize("odd", [{"layout": "both"}, {"channel": "<script>"}, {"wipe": math.nan}, {"wipe": 2.0}])
+def test_what_cannot_be_shown_is_refused(odd: dict) -> None:
+    with pytest.raises(ValueError, match="cannot show"):
+        Display(**odd)
+
+
+def test_bands_make_the_same_picture() -> None:
+    painter = Painter(torch.device("cpu"))
+    painter.pace.rate = 40 * 7 / 0.1  # seven rows a band, to begin with
+    banded = painter.render(SOURCE, CAMERA, lambda: True)  # type: ignore[arg-type]
+    render = SOURCE.render(CAMERA)
+    for a, b in ((banded.rgb, render.rgb), (banded.depth, render.depth), (banded.opacity, render.opacity)):
+        assert torch.allclose(a, b, atol=1e-6)
+
+
+def test_a_picture_that_nobody_wants_any_more_is_given_up() -> None:
+    painter, field, asked = Painter(torch.device("cpu")), Directions(1.0), iter([True, True, False])
+    painter.pace.rate, painter.pace.measured = 40 / 0.1, lambda *_: None  # type: ignore[method-assign]
+    with pytest.raises(Outdated):
+        painter.render(field, CAMERA, lambda: next(asked))  # type: ignore[arg-type]
+    assert field.rays == 2 * 40
+
+
+def test_a_moving_camera_gets_coarse_pictures_and_one_at_rest_ever_finer_ones() -> None:
+    pictures: list[np.ndarray] = []
+    painter, onlooker = Painter(torch.device("cpu")), Onlooker(pictures.append, finest=100)
+    painter.pace.rate, painter.pace.measured = 2000, lambda *_: None  # type: ignore[method-assign]
+    window = Viewpoint(POSE, 50.0, 400, 300)
+    for _ in range(3):
+        onlooker.look(viewpoint=window)
+        assert painter.paint(FIELDS, [onlooker], lambda: True)
+    assert len(pictures) == 3 and {p.shape for p in pictures} == {(17, 23, 3)}  # 0.2 s of rays
+    assert not painter.paint(FIELDS, [onlooker], lambda: True)  # it may still be moving
+    onlooker.moved = time.monotonic() - 10
+    while painter.paint(FIELDS, [onlooker], lambda: True):
+        pass
+    assert [p.shape[0] for p in pictures[3:]] == [34, 68, 100]
+    expected = EDITED.render(window.camera(100)).rgb
+    assert np.abs(pictures[-1] / 255 - expected.numpy()).max() < 0.6 / 255
+
+
+def test_who_moves_is_served_before_who_rests() -> None:
+    drawn: list[str] = []
+    first, second = Onlooker(lambda _: drawn.append("a")), Onlooker(lambda _: drawn.append("b"))
+    painter = Painter(torch.device("cpu"))
+    for onlooker in (first, second):
+        onlooker.look(viewpoint=VIEW)
+    assert painter.paint(FIELDS, [first, second], lambda: True)
+    assert painter.paint(FIELDS, [first, second], lambda: True)
+    assert sorted(drawn) == ["a", "b"]
+    first.moved = second.moved = time.monotonic() - 10
+    first.drawn = 16
+    second.look(viewpoint=VIEW)
+    assert painter.paint(FIELDS, [first, second], lambda: True) and drawn[-1] == "b"
+
+
+def test_a_picture_of_a_view_that_was_left_meanwhile_does_not_count() -> None:
+    onlooker = Onlooker(lambda _: onlooker.look(viewpoint=VIEW))
+    onlooker.look(viewpoint=VIEW)
+    onlooker.moved -= 1
+    Painter(torch.device("cpu")).paint(FIELDS, [onlooker], lambda: True)
+    assert onlooker.is_due
+
+
+def test_the_pace_follows_what_is_measured() -> None:
+    pace = Pace(rate=100)
+    for _ in range(50):
+        pace.measured(5000, 0.5)
+    assert pace.rate == pytest.approx(10_000, rel=1e-3)
+    assert pace.height(0.2, Viewpoint(POSE, 50, 200, 100), 1000) == int(math.sqrt(0.2 * pace.rate / 2))
+    assert pace.height(10, VIEW, 30) == 30 and pace.height(1e-6, VIEW, 30) == 16
