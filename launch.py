@@ -63,7 +63,9 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
         help="look at a run's folder in the browser; without RUN, at the run that --config or --resume starts",
     )
     parser.add_argument("--host", metavar="ADDRESS", help="with --view: where it listens (default 127.0.0.1)")
-    parser.add_argument("--port", type=int, metavar="N", help="with --view: or the next free one (default 8080)")
+    parser.add_argument(
+        "--port", type=int, metavar="N", help="with --view: or the next free one (default 8080)"
+    )
     parser.add_argument("--gpu", type=int, metavar="N", help="compute on this one, the same as device=cuda:N")
     parser.add_argument(
         "--trust-code",

@@ -22,7 +22,9 @@ def around(angle: float) -> torch.Tensor:
     return look_at(eye, torch.zeros(3), UP)
 
 
-PATH = CameraPath(tuple(Keyframe(around(a), 40.0 + 10 * i) for i, a in enumerate((0.0, 0.3, 0.6, 0.9))), 3.0, 10)
+PATH = CameraPath(
+    tuple(Keyframe(around(a), 40.0 + 10 * i) for i, a in enumerate((0.0, 0.3, 0.6, 0.9))), 3.0, 10
+)
 
 
 def test_it_passes_its_keyframes_at_equal_intervals() -> None:

@@ -79,7 +79,7 @@ class ChangeRecord:
         changes: list[Change] = []
         try:
             lines = plain_file(self.path).read_text(encoding="utf-8").split("\n")
-            for number, line in enumerate(lines[:-1], start=1):
+            for line in lines[:-1]:
                 changes.append(Change(**json.loads(line)))
         except OSError as error:
             raise UserError(f"{self.path} cannot be read ({error.strerror or error})") from error

@@ -60,7 +60,9 @@ def orbit_distance(scene: Scene, c2w: Tensor) -> float:
     """How far before a camera lies what it is to turn about, in scene units."""
     bounds = scene.bounds
     if scene.layout == "all around":
-        ahead = (closest_to_axes(scene.train.cameras.centres, scene.train.cameras.forward) - c2w[:, 3]) @ -c2w[:, 2]
+        ahead = (
+            closest_to_axes(scene.train.cameras.centres, scene.train.cameras.forward) - c2w[:, 3]
+        ) @ -c2w[:, 2]
         if bounds.near < float(ahead) < bounds.far:
             return float(ahead)
     return 2 / (1 / max(bounds.near, 1e-3 * bounds.far) + 1 / bounds.far)

@@ -58,9 +58,7 @@ class LookingOn(pl.Callback):
         except UserError as error:
             self.stage.say(note=f"not changed: {error}", values=dict(self.steering.values))
             return
-        self.stage.say(
-            note=f"from step {change.step} on: {key} = {value}", values=dict(self.steering.values)
-        )
+        self.stage.say(note=f"from step {change.step} on: {key} = {value}", values=dict(self.steering.values))
 
     def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
         figures = {}

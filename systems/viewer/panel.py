@@ -102,7 +102,9 @@ class Panel:
         gui, scene = self.client.gui, self.viewer.scene
         self.names = [*scene.train.names, *scene.test.names]
         with gui.add_folder("Views", order=ORDER_VIEWS):
-            self.cameras = gui.add_checkbox("Cameras", False, hint="the training views, with their photographs")
+            self.cameras = gui.add_checkbox(
+                "Cameras", False, hint="the training views, with their photographs"
+            )
             self.view = gui.add_dropdown("Jump to", [NO_VIEW, *self.names], initial_value=NO_VIEW)
         self.frustums: list[viser.CameraFrustumHandle] = []
 
@@ -116,7 +118,9 @@ class Panel:
     def jump(self, index: int) -> None:
         """Look from where a view was taken: the training views first, then those held out."""
         scene, camera = self.viewer.scene, self.client.camera
-        views, i = (scene.train, index) if index < len(scene.train) else (scene.test, index - len(scene.train))
+        views, i = (
+            (scene.train, index) if index < len(scene.train) else (scene.test, index - len(scene.train))
+        )
         c2w = views.cameras.c2w[i]
         with self.client.atomic():
             camera.up_direction = c2w[:, 1].double().numpy()
@@ -218,9 +222,7 @@ def describe(status: Status) -> str:
     lines = [f"<b>{html.escape(status.phase)}</b>{' · paused' if status.paused else ''}", step]
     for name, value in sorted(status.figures.items())[:FIGURES]:
         label = html.escape(name.rsplit("/", 1)[-1].replace("_", " "))
-        lines.append(
-            f'<span style="opacity:.7">{label}</span><span style="float:right">{value:.4g}</span>'
-        )
+        lines.append(f'<span style="opacity:.7">{label}</span><span style="float:right">{value:.4g}</span>')
     if status.note:
         lines.append(f'<i style="overflow-wrap:anywhere">{html.escape(status.note)}</i>')
     body = "".join(f"<div>{line}</div>" for line in lines if line)

@@ -52,8 +52,9 @@ class PathPanel:
             save = gui.add_button("Save", hint="as camera_paths/<name>.json in the run's folder")
             load = gui.add_button("Load", hint="the one of that name")
             film = gui.add_button("Save and film", hint="as camera_paths/<name>.mp4, of what is shown now")
-        answers = {add: self._add, remove: self._remove, save: self._save, load: self._load, film: self._film}
-        for button, answer in answers.items():
+        buttons = (add, remove, save, load, film)
+        answers = (self._add, self._remove, self._save, self._load, self._film)
+        for button, answer in zip(buttons, answers, strict=True):
             button.on_click(refusing(panel.say)(answer))
         self._tell()
 

@@ -40,7 +40,10 @@ def refusal(headers: Headers, host: str) -> str:
     if "Upgrade" not in headers:
         return ""
     origins = headers.get_all("Origin")
-    if len(origins) != 1 or origins[0].lower() not in (f"http://{asked[0]}".lower(), f"https://{asked[0]}".lower()):
+    if len(origins) != 1 or origins[0].lower() not in (
+        f"http://{asked[0]}".lower(),
+        f"https://{asked[0]}".lower(),
+    ):
         return "a foreign origin"
     return ""
 

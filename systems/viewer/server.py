@@ -109,12 +109,14 @@ class Viewer:
         )
 
     def _join(self, client: viser.ClientHandle) -> None:
-        self.stage.onlookers += 1
         self.panels[client.client_id] = Panel(client, self)
+        if client.client_id not in self.server.get_clients():  # it has left meanwhile
+            self.panels.pop(client.client_id, None)
+        self.stage.onlookers = len(self.panels)
 
     def _leave(self, client: viser.ClientHandle) -> None:
-        if self.panels.pop(client.client_id, None) is not None:
-            self.stage.onlookers -= 1
+        self.panels.pop(client.client_id, None)
+        self.stage.onlookers = len(self.panels)
 
     def _onlookers(self) -> list[Onlooker]:
         return [panel.onlooker for panel in list(self.panels.values())]
@@ -151,7 +153,9 @@ def _open(address: Address, label: str) -> SameOriginServer:
         with socket.socket() as probe:
             probe.bind((address.host, 0))
     except OSError as error:
-        raise UserError(f"--host {address.host}: nothing can listen there ({error.strerror or error})") from error
+        raise UserError(
+            f"--host {address.host}: nothing can listen there ({error.strerror or error})"
+        ) from error
     with contextlib.redirect_stdout(io.StringIO()):  # viser's own greeting; ours is logged
         return open_server(address.host, address.port, label)
 

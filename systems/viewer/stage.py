@@ -44,8 +44,8 @@ class Status:
 class Stage:
     """Copies of a run's fields, its status, and the wishes of those who look on.
 
-    A run calls `open`, `publish` and `say` on its own thread, between two steps; the fields in `fields` are copies, that
-    only the thread which calls `take` touches. Nothing of the run's own is rendered, changed or kept.
+    A run calls `open`, `publish` and `say` on its own thread, between two steps; what is in `fields` are copies,
+    that only the thread which calls `take` touches. Nothing of the run's own is rendered, changed or kept.
 
     Args:
         device: where the copies lie.

@@ -105,7 +105,9 @@ def test_the_difference_is_that_of_both_fields_in_every_layout() -> None:
     assert not draw(Display("source", "difference"), alone, CAMERA, whole).any()
 
 
-@pytest.mark.parametrize("odd", [{"layout": "both"}, {"channel": "<script>"}, {"wipe": math.nan}, {"wipe": 2.0}])
+@pytest.mark.parametrize(
+    "odd", [{"layout": "both"}, {"channel": "<script>"}, {"wipe": math.nan}, {"wipe": 2.0}]
+)
 def test_what_cannot_be_shown_is_refused(odd: dict) -> None:
     with pytest.raises(ValueError, match="cannot show"):
         Display(**odd)

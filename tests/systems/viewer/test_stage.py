@@ -226,7 +226,9 @@ def test_a_line_that_was_cut_short_was_never_acted_on(tmp_path: Path) -> None:
     assert record.read() == [Change(3, TARGET, "ein grüner Würfel")]
     record.append(Change(5, SCALE, 2.0))
     assert record.read() == [Change(3, TARGET, "ein grüner Würfel"), Change(5, SCALE, 2.0)]
-    assert record.target(5, "otherwise") == "ein grüner Würfel" and record.target(3, "otherwise") == "otherwise"
+    assert (
+        record.target(5, "otherwise") == "ein grüner Würfel" and record.target(3, "otherwise") == "otherwise"
+    )
 
 
 def test_what_cannot_be_recorded_is_not_done(tmp_path: Path) -> None:
