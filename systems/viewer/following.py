@@ -11,8 +11,9 @@ import torch
 
 from ids3d.errors import UserError
 from ids3d.models.renderers.protocol import Renderer
+from ids3d.systems.fields import field_file, restore
 from ids3d.systems.saved_run import load_job
-from ids3d.systems.scene_phases import SceneEditRun, SceneRun, restore
+from ids3d.systems.scene_phases import SceneEditRun, SceneRun
 from ids3d.systems.stopping import GracefulStop
 from ids3d.systems.storage import load_tensors
 from ids3d.systems.viewer.server import Address, Viewer, wait_for_interrupt
@@ -52,7 +53,7 @@ class Following:
         if not isinstance(run, SceneEditRun):
             self.stage.say(phase="finished")
             return False
-        last = run.checkpoints / "last.ckpt"
+        last = field_file(run.checkpoints / "last.safetensors")
         if self._is_new(last):
             state = run.read_edited()
             edited = run.restore_edited(self._source, state)

@@ -51,9 +51,18 @@ def fov_of(cameras: Cameras, index: int) -> float:
 
 
 def upright(scene: Scene) -> Tensor:
-    """The direction (3,) that is up for the training cameras, on average."""
-    up = scene.train.cameras.c2w[:, :, 1].mean(dim=0)
-    return up / up.norm() if float(up.norm()) > 1e-3 else torch.tensor([0.0, 1.0, 0.0])
+    """The direction (3,) that is up for the training cameras: across their right axes, which are level.
+
+    Of cameras that look down, the mean of the up axes leans back, and an orbit about it would tilt the scene. Where the
+    right axes are all but parallel, they do not say which direction that is, and it stays near that mean.
+    """
+    c2w = scene.train.cameras.c2w.double()
+    mean, right = c2w[:, :, 1].mean(dim=0), c2w[:, :, 0]
+    if float(mean.norm()) < 1e-3:
+        return torch.tensor([0.0, 1.0, 0.0])
+    spread = right.T @ right / len(right)
+    up = torch.linalg.solve(spread + 1e-3 * torch.eye(3, dtype=spread.dtype), mean)
+    return (up / up.norm()).float()
 
 
 def orbit_distance(scene: Scene, c2w: Tensor) -> float:

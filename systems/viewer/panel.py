@@ -57,6 +57,7 @@ class Panel:
     def __init__(self, client: viser.ClientHandle, viewer: Viewer) -> None:
         self.client, self.viewer = client, viewer
         self.onlooker = Onlooker(self._show)
+        self.is_closed = False
         self._add_show()
         self._add_views()
         self.path = PathPanel(self, ORDER_PATH)
@@ -68,7 +69,8 @@ class Panel:
         self.client.add_notification("ids3d", text[:500], auto_close_seconds=8.0)
 
     def _show(self, picture: np.ndarray) -> None:
-        self.client.scene.set_background_image(picture, format="jpeg", jpeg_quality=JPEG_QUALITY)
+        if not self.is_closed:
+            self.client.scene.set_background_image(picture, format="jpeg", jpeg_quality=JPEG_QUALITY)
 
     def _moved(self) -> None:
         viewpoint = viewpoint_of(self.client.camera)

@@ -115,7 +115,9 @@ class Viewer:
         self.stage.onlookers = len(self.panels)
 
     def _leave(self, client: viser.ClientHandle) -> None:
-        self.panels.pop(client.client_id, None)
+        panel = self.panels.pop(client.client_id, None)
+        if panel is not None:
+            panel.is_closed = True
         self.stage.onlookers = len(self.panels)
 
     def _onlookers(self) -> list[Onlooker]:
