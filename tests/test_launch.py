@@ -38,6 +38,14 @@ def test_a_process_ends_with_one_line_and_exit_code_2(tmp_path: Path) -> None:
         (["--resume", "nowhere"], ["nowhere", "config.yaml"]),
         (["--test", CONFIG], ["ids-llff.yaml", "config.yaml"]),
         (["--nonsense", "--config", CONFIG], ["--nonsense", "--help"]),
+        (["--view", "nowhere"], ["nowhere", "config.yaml"]),
+        (["--view"], ["no --config"]),
+        (["--view", "nowhere", "seed=1"], ["--view RUN", "key=value"]),
+        (["--config", CONFIG, "--view", "nowhere"], ["--view RUN", "without --config"]),
+        (["--config", CONFIG, "--view", "sede=1"], ["unknown key sede (command line)"]),
+        (["--config", CONFIG, "--view", "--print-config"], ["--view", "--print-config"]),
+        (["--config", CONFIG, "--port", "80"], ["--port", "--view"]),
+        (["--config", CONFIG, "--view", "--port", "65536"], ["--port 65536", "65535"]),
         (["--config", CONFIG, "--gpu", "-1"], ["device 'cuda:-1'"]),
         (["--config", CONFIG, "--gpu", "0,1"], ["--gpu", "0,1"]),
         (["--config", CONFIG, "--train", "--gpu", "0", "trainer.max_steps=5"], ["edit.steps="]),
@@ -212,3 +220,22 @@ def test_a_runs_config_runs_no_code_unless_it_is_trusted(
     with pytest.raises(SystemExit, match="it ran"):
         launch.main([mode, str(folder), "--trust-code", "data.root=" + SAMPLE])
     assert [file.name for file in folder.iterdir()] == ["config.yaml"]
+
+
+def test_without_viser_the_viewer_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name, package=None: None)
+    monkeypatch.setattr("sys.argv", ["launch.py", "--view", "anywhere"])
+    assert launch.command() == 2
+    assert "pip install 'ids3d[viewer]'" in capsys.readouterr().err
+
+
+def test_a_viewer_listens_on_this_machine_alone_unless_told_otherwise() -> None:
+    assert launch.parse_arguments(["--config", CONFIG, "--view"]).view == ""
+    plain, told = (
+        launch.address(launch.parse_arguments(["--config", CONFIG, "--view", *words]))
+        for words in ((), ("--host", "0.0.0.0", "--port", "9000"))
+    )
+    assert (plain.host, plain.port) == ("127.0.0.1", 8080)
+    assert (told.host, told.port) == ("0.0.0.0", 9000)

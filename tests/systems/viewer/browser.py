@@ -47,13 +47,13 @@ def until(holds: Callable[[], Any], what: str) -> Any:
 
 
 class Browser:
-    """A window of 640x480 pixels with a viewer's page, at `url`.
+    """A window with a viewer's page, at `url`.
 
     Args:
         profile: an empty folder.
     """
 
-    def __init__(self, url: str, profile: Path, size: tuple[int, int] = (640, 480)) -> None:
+    def __init__(self, url: str, profile: Path, size: tuple[int, int] = (1000, 700)) -> None:
         options = webdriver.ChromeOptions()
         options.binary_location = CHROMIUM or ""
         for flag in (*FLAGS, f"--user-data-dir={profile}", "--window-size={},{}".format(*size)):
@@ -69,9 +69,9 @@ class Browser:
         return str(self.driver.execute_script("return document.body.innerText"))
 
     def picture(self) -> np.ndarray:
-        """The left part of the window, before the panel, (h, w, 3) in [0, 255]."""
+        """The window, (h, w, 3) in [0, 255], without the panel to the right and what viser says at the top."""
         shot = np.asarray(Image.open(io.BytesIO(self.driver.get_screenshot_as_png())).convert("RGB"))
-        return shot[shot.shape[0] // 2 :, : shot.shape[1] // 3].astype(float)
+        return shot[180:, : shot.shape[1] - 360].astype(float)
 
     def other_than(self, before: np.ndarray, what: str) -> np.ndarray:
         """Wait until the picture has changed, and return it."""

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import pytorch_lightning as pl
 import torch
+from ids3d.systems.viewer.watch import Watch
 
 from ids3d.errors import UserError
 from ids3d.experiment import SceneJob
@@ -22,7 +23,6 @@ from ids3d.systems.scene_run import run
 from ids3d.systems.viewer.display import Display, Viewpoint, draw
 from ids3d.systems.viewer.painter import Onlooker, Painter
 from ids3d.systems.viewer.stage import Stage, Status
-from ids3d.systems.viewer.watch import Watch
 
 Tiny = Callable[..., SceneJob]
 VIEWPOINT = Viewpoint(torch.cat([torch.eye(3), torch.tensor([[0.0], [0.0], [1.0]])], dim=1), 45.0, 32, 24)
