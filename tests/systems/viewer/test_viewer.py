@@ -164,9 +164,12 @@ def test_a_run_is_watched_held_and_changed(tiny: Tiny, browse: Open) -> None:
             time.sleep(2)  # for the step that was under way
             held = stage.status.step
             time.sleep(3)
-            assert stage.status.step == held and f"step {held} of 400" in second.text()
+            assert stage.status.step == held
+            until(lambda: f"step {held} of 400" in second.text(), "the step at which it is held")
             second.close()
             first.type("Target", "a <b>green</b> cube")
+            target = live.viewer.run_panel.target
+            until(lambda: target.value == "a <b>green</b> cube", "the text that was typed")
             first.press("Change from here on")
             first.press("Go on")
             until(lambda: stage.status.step >= held + 2, "the step after the pause")
