@@ -73,6 +73,10 @@ class Browser:
         shot = np.asarray(Image.open(io.BytesIO(self.driver.get_screenshot_as_png())).convert("RGB"))
         return shot[180:, : shot.shape[1] - 360].astype(float)
 
+    def scene(self) -> np.ndarray:
+        """Wait until there is more to see than one colour, which an empty page has, and return the picture."""
+        return until(lambda: _uneven(self.picture()), "a picture that is not empty")[0]  # type: ignore[no-any-return]
+
     def other_than(self, before: np.ndarray, what: str) -> np.ndarray:
         """Wait until the picture has changed, and return it."""
         return until(lambda: _changed(self.picture(), before), what)[0]  # type: ignore[no-any-return]
@@ -114,6 +118,10 @@ class Browser:
 
     def close(self) -> None:
         self.driver.quit()
+
+
+def _uneven(picture: np.ndarray) -> tuple[np.ndarray] | None:
+    return (picture,) if picture.std(axis=(0, 1)).min() > 3 else None
 
 
 def _changed(picture: np.ndarray, before: np.ndarray) -> tuple[np.ndarray] | None:

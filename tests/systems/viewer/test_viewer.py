@@ -70,9 +70,7 @@ def test_it_shows_a_finished_run(finished: SceneJob, browse: Open, tmp_path: Pat
     stage.open(saved.source, saved.edited.renderer)
     with Viewer(ADDRESS, saved.scene, finished.folder, stage) as viewer:
         first = browse(viewer.url)
-        white = first.picture() * 0 + 255
-        edited = first.other_than(white, "a picture")
-        assert edited.std() > 1, "an empty picture"
+        edited = first.scene()
         first.choose("Field", "source")
         source = first.other_than(edited, "the source")
         first.choose("Channel", "depth")
@@ -81,7 +79,7 @@ def test_it_shows_a_finished_run(finished: SceneJob, browse: Open, tmp_path: Pat
         first.other_than(depth, "the picture from elsewhere")
         # A second browser has a display of its own; closing it disturbs nothing.
         second = browse(viewer.url)
-        second.other_than(white, "a picture in the second browser")
+        second.scene()
         until(lambda: stage.onlookers == 2, "two browsers")
         kept = next(iter(viewer.panels.values()))
         assert kept.onlooker.display.channel == "depth"
