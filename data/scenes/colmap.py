@@ -6,7 +6,6 @@ COLMAP's world-to-camera poses have OpenCV's axes (x right, y down, z ahead); it
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
@@ -17,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ids3d.capture.colmap import pycolmap
 from ids3d.data.scenes.capture import Capture, build, root_of
 from ids3d.data.scenes.colmap_files import FILES, check_binary
 from ids3d.data.scenes.depths import depths_of_points
@@ -120,16 +120,11 @@ def suffix_of(folder: Path) -> str:
 
 def read_model(folder: Path) -> list[ModelView]:
     """The registered images of a model, by name. Raises UserError: pycolmap is not installed, or cannot read it."""
-    try:
-        pycolmap = importlib.import_module("pycolmap")
-    except ImportError as error:
-        raise UserError(
-            f"{folder} is read by pycolmap, which is not installed: pip install -e '.[capture]' ({error})"
-        ) from None
+    colmap = pycolmap()
     if suffix_of(folder) == ".bin":
         check_binary(folder)
     try:
-        model = pycolmap.Reconstruction(str(folder))
+        model = colmap.Reconstruction(str(folder))
         images = sorted((i for i in model.images.values() if i.has_pose), key=lambda image: image.name)
         views = [_view(image, model, folder) for image in images]
     except UserError:

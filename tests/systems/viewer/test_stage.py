@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import pytorch_lightning as pl
 import torch
-from ids3d.systems.viewer.watch import Watch
+from safetensors.torch import load_file
 
 from ids3d.errors import UserError
 from ids3d.experiment import SceneJob
@@ -21,6 +21,7 @@ from ids3d.systems.edit_scene.pull_back import EditScene
 from ids3d.systems.scene_phases import SceneRun
 from ids3d.systems.scene_run import run
 from ids3d.systems.viewer.display import Display, Viewpoint, draw
+from ids3d.systems.viewer.looking_on import LookingOn
 from ids3d.systems.viewer.painter import Onlooker, Painter
 from ids3d.systems.viewer.stage import Stage, Status
 
@@ -29,8 +30,7 @@ VIEWPOINT = Viewpoint(torch.cat([torch.eye(3), torch.tensor([[0.0], [0.0], [1.0]
 
 
 def fields(job: SceneJob) -> dict[str, torch.Tensor]:
-    saved = torch.load(job.folder / "checkpoints" / "last.ckpt", weights_only=True)["renderer"]
-    return {name: value for name, value in saved.items() if isinstance(value, torch.Tensor)}
+    return load_file(job.folder / "checkpoints" / "last.safetensors")
 
 
 def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
@@ -87,14 +87,14 @@ def test_a_run_that_is_watched_ends_in_the_same_bits(tiny: Tiny) -> None:
 
 def at_step(monkeypatch: pytest.MonkeyPatch, act: Callable[[int], None]) -> None:
     """Call `act` with the number of each step of an edit, before what looks on does anything there."""
-    before = Watch.on_train_batch_start
+    before = LookingOn.on_train_batch_start
 
-    def start(self: Watch, trainer: pl.Trainer, module: pl.LightningModule, *args: Any) -> None:
+    def start(self: LookingOn, trainer: pl.Trainer, module: pl.LightningModule, *args: Any) -> None:
         if isinstance(module, EditScene):
             act(trainer.global_step)
         before(self, trainer, module, *args)
 
-    monkeypatch.setattr(Watch, "on_train_batch_start", start)
+    monkeypatch.setattr(LookingOn, "on_train_batch_start", start)
 
 
 def open_stage(stages: list[Stage]) -> Callable[[SceneRun], Stage]:

@@ -17,6 +17,7 @@ pytest.importorskip("viser", reason="the viewer's tests need viser: pip install 
 pytest.importorskip("selenium", reason="the viewer's tests need selenium: pip install 'ids3d[dev]'")
 
 from ids3d.experiment import SceneJob
+from ids3d.systems.fields import load_field, save_field
 from ids3d.systems.saved_run import load_run
 from ids3d.systems.scene_phases import SceneRun
 from ids3d.systems.scene_run import run
@@ -57,10 +58,11 @@ def finished(tiny_in: Callable[..., SceneJob], tmp_path_factory: pytest.TempPath
     """A run whose edit can be seen at once: its colours are darkened."""
     job = tiny_in(tmp_path_factory.mktemp("finished"), "reconstruct.steps=40", "edit.steps=1")
     run(job)
-    path = job.folder / "checkpoints" / "last.ckpt"
-    state = torch.load(path, weights_only=True)
-    state["renderer"]["geometry.raw_appearance"] -= 3
-    torch.save(state, path)
+    path = job.folder / "checkpoints" / "last.safetensors"
+    _, about = load_field(path, "", torch.device("cpu"))
+    renderer = load_run(job.folder).edited.renderer
+    renderer.geometry.raw_appearance.data -= 3
+    save_field(path, renderer, about)
     return job
 
 
@@ -129,7 +131,7 @@ def test_it_follows_a_run_that_another_process_is_at(finished: SceneJob) -> None
     stage = Stage(torch.device("cpu"), is_live=False)
     with GracefulStop() as stop:
         following = Following(SceneEditRun(finished, stop), stage)
-    last = finished.folder / "checkpoints" / "last.ckpt"
+    last = finished.folder / "checkpoints" / "last.safetensors"
     away = last.rename(last.with_suffix(".away"))
     try:
         assert following.look() and stage.take()
