@@ -21,7 +21,7 @@ def pycolmap() -> Any:
     except ImportError as error:
         reason = "" if isinstance(error, ModuleNotFoundError) and error.name == "pycolmap" else f" ({error})"
         raise UserError(
-            f"pycolmap, which COLMAP's models are read and made by, is not installed{reason}: pip install -e '.[capture]'"
+            f"COLMAP's models need pycolmap, which is not installed{reason}: pip install -e '.[capture]'"
         ) from None
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, at_sigterm)  # glog would print a stack trace at it
