@@ -142,7 +142,7 @@ def test_no_hit_is_culled(seed: int) -> None:
 
 def test_rays_are_the_cameras() -> None:
     camera = sample_camera(3, sample_scene(3), 24)
-    o, d = module._rays(camera)
+    o, d = module.rays_of(camera)
     rays = camera.rays().flatten()
     assert torch.allclose(d.T.float(), rays.directions, atol=1e-6)
     assert torch.equal(o.expand_as(d).T.float(), rays.origins)
