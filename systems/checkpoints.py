@@ -29,10 +29,15 @@ def save_before_step(trainer: pl.Trainer, place: Path | io.BytesIO) -> None:
     All of the step before is done, validated and logged.
     """
     loop = trainer.fit_loop.epoch_loop
-    loop._batches_that_stepped = trainer.global_step  # Lightning resumes with one too many
+    count_steps(trainer)
     counts = (loop.batch_progress.current, loop.batch_progress.total)
     for count in counts:  # without the step that is about to begin
         count.ready -= 1
     trainer.save_checkpoint(place)  # type: ignore[arg-type]
     for count in counts:
         count.ready += 1
+
+
+def count_steps(trainer: pl.Trainer) -> None:
+    """Have Lightning number what it logs by the steps that are done: resumed, it counts one too many."""
+    trainer.fit_loop.epoch_loop._batches_that_stepped = trainer.global_step

@@ -15,7 +15,7 @@ import torch
 
 from ids3d.errors import UserError
 from ids3d.files import atomic_write
-from ids3d.systems.checkpoints import save_before_step
+from ids3d.systems.checkpoints import count_steps, save_before_step
 from ids3d.systems.fields import is_finite
 from ids3d.systems.ranks import Ranks
 from ids3d.systems.stopping import GracefulStop
@@ -142,6 +142,7 @@ class ResumeCheckpoint(pl.Callback):
         self.seconds_before = float(state_dict["seconds"])
 
     def on_train_batch_start(self, trainer: pl.Trainer, *_: Any) -> None:
+        count_steps(trainer)
         # After the last step there is nothing to save for: the training ends by itself, and its result is saved then.
         due = self.save_minutes and time.monotonic() - self._saved > 60 * self.save_minutes
         # Whichever process was asked to stop, all do, at the same step.
