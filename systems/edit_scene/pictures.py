@@ -139,17 +139,20 @@ class EditThroughPictures(EditingSystem):
 
     def training_step(self, step: GuidanceStep | FitStep, batch_idx: int) -> None:
         sgd, adam = self.optimizers()  # type: ignore[attr-defined]
+        number = self.global_step
         if isinstance(step, GuidanceStep):
             figures = self.guide(step)
             sgd.step()
             self.latents.grad = None
             if step.views:
-                self.log("edit/view", float(step.views[-1] + 1), prog_bar=True)
+                self.log("edit/view", float(step.views[-1] + 1), prog_bar=True, logger=False)
         else:
             figures = self.fit(step, adam)
-        self.log("edit/round", float(step.round + 1), prog_bar=True)
-        for name, value in figures.items():
-            self.log(f"edit/{name}", value)
+        self.log("edit/round", float(step.round + 1), prog_bar=True, logger=False)
+        # Not by self.log: Lightning would log what another kind of step has left beside what this one has found.
+        if self.logger is not None and (number + 1) % self.trainer.log_every_n_steps == 0:
+            figures = {**figures, "round": float(step.round + 1)}
+            self.logger.log_metrics({f"edit/{name}": value for name, value in figures.items()}, number)
 
     @torch.no_grad()
     def guide(self, step: GuidanceStep) -> dict[str, float]:
