@@ -150,7 +150,7 @@ class EditThroughPictures(EditingSystem):
             figures = self.fit(step, adam)
         self.log("edit/round", float(step.round + 1), prog_bar=True, logger=False)
         # Not by self.log: Lightning would log what another kind of step has left beside what this one has found.
-        if self.logger is not None and (number + 1) % self.trainer.log_every_n_steps == 0:
+        if self.logger is not None and (number + 1) % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
             figures = {**figures, "round": float(step.round + 1)}
             self.logger.log_metrics({f"edit/{name}": value for name, value in figures.items()}, number)
 
