@@ -37,7 +37,7 @@ def edit_quality(
     device: str,
     batch: int = 8,
 ) -> list[EditQuality]:
-    """Edit `count` held-out scenes of a kind ("recolour", "reshape") by DDS as the 2D configs have it.
+    """Edit `count` held-out scenes of a kind ("recolour", "reshape") by DDS as configs/ids-image.yaml has it.
 
     Args:
         prior: the folder, in diffusers' layout.
@@ -45,15 +45,18 @@ def edit_quality(
         size: of the pictures, pixels.
         kind: of edit.
         count: how many.
-        steps: of the edit; None: as many as the configs say.
+        steps: of the edit; None: as many as the config says.
         device: where the prior runs.
         batch: pictures edited at once; the result does not depend on it but by rounding.
     """
     # Here, for those who only draw scenes need none of the models.
+    from ids3d.config import find_config
     from ids3d.experiment import ImageJob, load
 
-    given = ["name=edits", "data=files", "guidance=dds", f"prior.path={prior.resolve()}"]
-    job = load([], given if steps is None else [*given, f"edit.steps={steps}"])
+    given = ["guidance=dds", f"prior.path={prior.resolve()}"]
+    if steps is not None:
+        given.append(f"edit.steps={steps}")
+    job = load([find_config("configs/ids-image.yaml")], given)
     assert isinstance(job, ImageJob)
     model = job.prior.build().to(torch.device(device))
     editor = job.edit.build(model, job.guidance.build(model), job.seed)

@@ -12,7 +12,7 @@ import pytest
 import torch
 from diffusers import AutoencoderKL, StableDiffusionPipeline
 from safetensors.torch import load_file
-from transformers import CLIPModel
+from transformers import CLIPModel, CLIPTextModel
 
 from ids3d.errors import Interrupted, UserError
 from ids3d.experiment import TrainingJob, load
@@ -84,16 +84,35 @@ def train(model: str, data: Path, root: Path, *overrides: str) -> Path:
 
 @pytest.mark.slow
 def test_three_trainings_make_a_prior_and_its_judge(data: Path, tmp_path: Path) -> None:
-    train("vae", data, tmp_path)
-    with pytest.raises(UserError, match="text_encoder is missing: train it first"):
+    with pytest.raises(UserError, match="vae is missing: train it first"):
         train("unet", data, tmp_path)
-    train("clip", data, tmp_path)
+    train("vae", data, tmp_path)
     prior = train("unet", data, tmp_path)
+    train("clip", data, tmp_path)
     pipeline = StableDiffusionPipeline.from_pretrained(prior, local_files_only=True).to("cpu", torch.float32)
     pipeline.set_progress_bar_config(disable=True)
     assert pipeline("a red cube", num_inference_steps=2, output_type="pt").images.shape == (1, 3, 128, 128)
     assert CLIPModel.from_pretrained(prior / "clip").config.projection_dim == 128
     assert world_of(prior) == (LIGHT, 128)
+    again = train("unet", data, tmp_path, f"train.start={prior}", "train.steps=1", "train.learning_rate=1e-9")
+    started = CLIPTextModel.from_pretrained(again / "text_encoder").state_dict()
+    for name, values in pipeline.text_encoder.state_dict().items():
+        torch.testing.assert_close(started[name].float(), values, atol=1e-4, rtol=1e-3)
+    with pytest.raises(UserError, match=r"train\.start: no UNet and text encoder of these widths"):
+        train("unet", data, tmp_path, f"train.start={tmp_path}")
+
+
+@pytest.mark.slow
+def test_the_text_encoder_learns_with_the_unet(data: Path, tmp_path: Path) -> None:
+    """Three steps change every weight that a caption passes through on its way into the picture."""
+    train("vae", data, tmp_path)
+    one = train("unet", data, tmp_path, "train.steps=1", "train.ema_decay=0")
+    before = load_file(one / "text_encoder" / "model.safetensors")
+    after = load_file(
+        train("unet", data, tmp_path, "train.ema_decay=0", "tag=longer") / "text_encoder" / "model.safetensors"
+    )
+    still = [name for name, values in before.items() if torch.equal(values, after[name])]
+    assert not still, still
 
 
 @pytest.mark.slow
