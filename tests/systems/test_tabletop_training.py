@@ -109,7 +109,9 @@ def test_the_text_encoder_learns_with_the_unet(data: Path, tmp_path: Path) -> No
     one = train("unet", data, tmp_path, "train.steps=1", "train.ema_decay=0")
     before = load_file(one / "text_encoder" / "model.safetensors")
     after = load_file(
-        train("unet", data, tmp_path, "train.ema_decay=0", "tag=longer") / "text_encoder" / "model.safetensors"
+        train("unet", data, tmp_path, "train.ema_decay=0", "tag=longer")
+        / "text_encoder"
+        / "model.safetensors"
     )
     still = [name for name, values in before.items() if torch.equal(values, after[name])]
     assert not still, still
