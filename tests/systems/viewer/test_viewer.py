@@ -181,7 +181,7 @@ def test_a_run_is_watched_held_and_changed(tiny: Tiny, browse: Open) -> None:
             failed.append(error)
         finally:
             stage.pause(False)
-            work.stop.requested = True
+            work.stop.exit_code = 130
 
     def opened(work: SceneRun) -> Stage:
         stage = live.open(work)
