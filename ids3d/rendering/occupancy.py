@@ -96,6 +96,17 @@ class OccupancyGrid(nn.Module):
             rays_o, rays_d, self.binaries, self.aabbs, near_planes, far_planes, step_size, cone_angle
         )
 
+    def occupied(self, positions: Tensor) -> Tensor:
+        """Tell whether positions (n, 3) lie in occupied cells, those of the smallest box around each: (n,) bool."""
+        found = torch.zeros(len(positions), dtype=torch.bool, device=positions.device)
+        size = torch.tensor(self.binaries.shape[1:], device=positions.device)
+        for box, cells in zip(self.aabbs.flip(0), self.binaries.flip(0), strict=True):
+            unit = (positions - box[:3]) / (box[3:] - box[:3])
+            inside = ((unit >= 0) & (unit <= 1)).all(-1)
+            x, y, z = torch.minimum((unit[inside] * size).long(), size - 1).unbind(-1)
+            found[inside] = cells[x, y, z]
+        return found
+
     @torch.no_grad()
     def update(
         self,

@@ -157,6 +157,12 @@ class OccupancyRenderer(nn.Module):
         return samples.where(seen)
 
     @torch.no_grad()
+    def field(self, positions: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
+        """Return density (n,) and colour (n, 3) as they are rendered; see `Renderer.field`."""
+        density, colour = self.geometry(positions, directions)
+        return density * self.occupancy.occupied(positions), colour
+
+    @torch.no_grad()
     def render(self, camera: Cameras, chunk: int | None = None) -> Render:
         """Render the view of one camera, `chunk` rays at a time (default: the config's)."""
         parts = [self(rays) for rays in self._chunks(camera, chunk)]

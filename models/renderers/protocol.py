@@ -83,6 +83,13 @@ class Renderer(Protocol):
         """Render n rays (n, 3), differentiably; a CPU generator shifts each ray's steps at random, for training."""
         ...
 
+    def field(self, positions: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
+        """Return density (n,) at positions (n, 3), and colour (n, 3) seen along unit directions, without a graph.
+
+        As the geometry has them, but for density that no ray meets, which is 0 here.
+        """
+        ...
+
     def render(self, camera: Cameras) -> Render:
         """Render the view of one camera, without a graph."""
         ...

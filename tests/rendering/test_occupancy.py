@@ -184,3 +184,22 @@ def test_a_grid_that_is_carved_all_through_is_empty() -> None:
     grid.possible[:] = False
     grid.update(0, lambda x: torch.ones(len(x)), seeded())
     assert not grid.binaries.any()
+
+
+def test_a_position_is_occupied_as_the_smallest_box_around_it_says() -> None:
+    grid = OccupancyGrid(torch.tensor([-1.0, -1, -1, 1, 1, 1]), (2, 4, 2), levels=2)
+    grid.binaries[:] = False
+    grid.binaries[0, 1, 3, 0] = True  # x in [0, 1], y in [0.5, 1], z in [-1, 0]
+    grid.binaries[1, 0] = True  # x in [-2, 0], of what lies around the first box
+    positions = torch.tensor(
+        [
+            [0.5, 0.75, -0.5],
+            [1.0, 1.0, -1.0],
+            [0.5, 0.25, -0.5],
+            [-0.5, 0, 0],
+            [-1.5, 0, 0],
+            [1.5, 0, 0],
+            [9.0, 0, 0],
+        ]
+    )
+    assert grid.occupied(positions).tolist() == [True, True, False, False, True, False, False]
