@@ -31,6 +31,7 @@ examples:
   %(prog)s --config configs/ids-image.yaml data.image=photo.png prompt.source="…" prompt.target="…"
   %(prog)s --test outputs/ids-llff/<tag>
   %(prog)s --view outputs/ids-llff/<tag>
+  %(prog)s --export outputs/ids-llff/<tag> mesh faces=50000
 
 configs/... come with ids3d and can be named so in any folder; a file of your own with that name wins.
 """
@@ -55,6 +56,12 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
     mode.add_argument(
         "--print-config", action="store_true", help="print every setting with its value, and stop"
     )
+    mode.add_argument(
+        "--export",
+        nargs=2,
+        metavar=("RUN", "KIND"),
+        help="write RUN/exports/KIND: mesh, points, video or nerfstudio; key=value are its settings",
+    )
     parser.add_argument(
         "--view",
         nargs="?",
@@ -70,7 +77,7 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--trust-code",
         action="store_true",
-        help="with --test, --resume or --view: import what the run's config names by import path",
+        help="with --test, --resume, --view or --export: import what the run's config names by import path",
     )
     parser.add_argument(
         "--overwrite",
@@ -89,11 +96,13 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
     if arguments.view and is_override(arguments.view):
         arguments.overrides.insert(0, arguments.view)
         arguments.view = ""
-    if not (arguments.files or arguments.test or arguments.resume or arguments.view):
+    if not (arguments.files or arguments.test or arguments.resume or arguments.view or arguments.export):
         parser.error("no --config FILE")
     check_viewing(parser, arguments)
-    if arguments.overwrite and (arguments.test or arguments.resume):
-        parser.error("--overwrite starts a run: not with --test or --resume")
+    if arguments.export and (arguments.files or arguments.view is not None):
+        parser.error("--export RUN KIND takes what is there: without --config and --view")
+    if arguments.overwrite and (arguments.test or arguments.resume or arguments.export):
+        parser.error("--overwrite starts a run: not with --test, --resume or --export")
     return arguments
 
 
@@ -185,6 +194,13 @@ def main(argv: Sequence[str]) -> None:
 
     if arguments.view:
         viewing().view_run(run_folder(arguments.view), address(arguments), arguments.trust_code)
+        return
+    if arguments.export:
+        from ids3d.systems.export_run import export
+
+        quieten_libraries()
+        folder, kind = arguments.export
+        print(f"results: {export(run_folder(folder), kind, arguments.overrides, arguments.trust_code)}")
         return
     files = [find_config(file) for file in arguments.files]
     earlier = bool(arguments.test or arguments.resume)

@@ -44,6 +44,33 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
         raise cannot_write(path, error) from error
 
 
+@contextmanager
+def replaced_whole(folder: Path) -> Iterator[Path]:
+    """Yield an empty folder to write in, which takes the place of `folder`, there or not, when the block ends.
+
+    It lies in a temporary folder beside `folder`. If the block raises, what was there stays as it was and nothing else
+    is left. Raises UserError in place of an OSError, as `atomic_write` does.
+    """
+    parent = folder.parent
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with tempfile.TemporaryDirectory(prefix=UNFINISHED, dir=parent) as temporary:
+                new, old = Path(temporary) / folder.name, folder.with_name(f"{folder.name}.replaced")
+                new.mkdir()
+                yield new
+                shutil.rmtree(old, ignore_errors=True)
+                if folder.exists():
+                    folder.rename(old)
+                new.rename(folder)
+                shutil.rmtree(old, ignore_errors=True)
+        finally:
+            if not any(parent.iterdir()):
+                parent.rmdir()
+    except OSError as error:
+        raise cannot_write(folder, error) from error
+
+
 def cannot_write(path: Path, error: OSError) -> UserError:
     """Say that `path` cannot be written, why, and what to do."""
     reason = error.strerror or str(error).partition("\n")[0]

@@ -120,12 +120,16 @@ def panel(
     return torch.from_numpy(np.asarray(sheet).copy()).float() / 255
 
 
-def require_ffmpeg() -> None:
-    """Raise UserError where there is no ffmpeg, which `save_video` needs."""
+def require_ffmpeg(otherwise: str = "") -> None:
+    """Raise UserError where there is no ffmpeg, which `save_video` needs.
+
+    Args:
+        otherwise: the end of the message, on how to do without.
+    """
     try:
         imageio_ffmpeg.get_ffmpeg_exe()
     except RuntimeError as error:
-        raise UserError(f"no film can be written: {error} (evaluate.film_frames=0: none)") from error
+        raise UserError(f"no film can be written: {error}{otherwise}") from error
 
 
 def save_video(path: str | Path, frames: Iterable[Tensor], fps: int = 24) -> None:

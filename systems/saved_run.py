@@ -11,7 +11,7 @@ from ids3d.files import locked
 from ids3d.models.renderers.protocol import Renderer
 from ids3d.scene import Scene
 from ids3d.systems.fitting import quieten_lightning
-from ids3d.systems.scene_phases import EditedField, SceneEditRun
+from ids3d.systems.scene_phases import EditedField, Reconstruction, SceneEditRun, SceneRun
 from ids3d.systems.scene_run import finish_edit
 from ids3d.systems.stopping import GracefulStop
 from ids3d.systems.storage import Figures
@@ -55,11 +55,20 @@ def load_run(folder: Path, trust_code: bool = False) -> SavedRun:
     Raises UserError: it is none, or the field before or after its edit is gone.
     """
     with GracefulStop() as stop:
-        return _load(SceneEditRun(load_job(folder, trust_code), stop))
+        return read_run(SceneEditRun(load_job(folder, trust_code), stop))
 
 
-def _load(run: SceneEditRun) -> SavedRun:
+def read_run(run: SceneEditRun) -> SavedRun:
+    """A finished run. Raises UserError: it is none, or the field before or after its edit is gone."""
     state = run.read_edited()
+    reconstruction = read_reconstruction(run)
+    edited = run.restore_edited(reconstruction.renderer, state)
+    figures: Figures = {**reconstruction.figures, **edited.figures}
+    return SavedRun(run.job, run.scene, run.prompts, reconstruction.renderer, edited, figures)
+
+
+def read_reconstruction(run: SceneRun) -> Reconstruction:
+    """The field before a run's edit. Raises UserError: it is gone."""
     reconstruction = run.load_reconstruction()
     if reconstruction is None:
         raise UserError(
@@ -67,9 +76,7 @@ def _load(run: SceneEditRun) -> SavedRun:
             f"make it again with --config {run.folder / 'config.yaml'} output={run.job.output} stage=reconstruct "
             "tag=again"
         )
-    edited = run.restore_edited(reconstruction.renderer, state)
-    figures: Figures = {**reconstruction.figures, **edited.figures}
-    return SavedRun(run.job, run.scene, run.prompts, reconstruction.renderer, edited, figures)
+    return reconstruction
 
 
 def evaluate_again(job: SceneJob) -> Figures:
@@ -82,7 +89,7 @@ def evaluate_again(job: SceneJob) -> Figures:
     quieten_lightning()
     with GracefulStop() as stop:
         run = SceneEditRun(job, stop)
-        saved = _load(run)
+        saved = read_run(run)
         run.prepare_evaluation()
         with locked(run.folder):
             run.tracking.open(resume=True)

@@ -158,9 +158,10 @@ class OccupancyRenderer(nn.Module):
 
     @torch.no_grad()
     def field(self, positions: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
-        """Return density (n,) and colour (n, 3) as they are rendered; see `Renderer.field`."""
-        density, colour = self.geometry(positions, directions)
-        return density * self.occupancy.occupied(positions), colour
+        """Return density (n,) and colour (n, 3) at world positions as they are rendered; see `Renderer.field`."""
+        coordinates = self.space.coordinates(positions)
+        density, colour = self.geometry(coordinates, directions)
+        return density * self.occupancy.occupied(coordinates), colour
 
     @torch.no_grad()
     def render(self, camera: Cameras, chunk: int | None = None) -> Render:

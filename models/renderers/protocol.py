@@ -84,9 +84,9 @@ class Renderer(Protocol):
         ...
 
     def field(self, positions: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
-        """Return density (n,) at positions (n, 3), and colour (n, 3) seen along unit directions, without a graph.
+        """Return density (n,) at world positions (n, 3), and colour (n, 3) seen along unit directions, without a graph.
 
-        As the geometry has them, but for density that no ray meets, which is 0 here.
+        As the geometry has them, per unit of the scene's space, but for density that no ray meets, which is 0 here.
         """
         ...
 

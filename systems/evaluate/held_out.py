@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,11 +15,9 @@ from ids3d.images import (
     colour_depth,
     depth_range,
     difference,
-    film_path,
     panel,
     require_ffmpeg,
     save_image,
-    save_video,
 )
 from ids3d.metrics import ClipScore, mean_of_finite, psnr
 from ids3d.models.renderers.protocol import Render, Renderer
@@ -27,6 +25,7 @@ from ids3d.progress import track
 from ids3d.registry import register
 from ids3d.scene import Scene
 from ids3d.systems.edit_scene.editing import comparison
+from ids3d.systems.film import path_near_cameras, write_film
 from ids3d.tracking import Row, Tracking
 
 TABLETOP_CLIP = Path(ids3d.__file__).parent / "weights" / "tabletop" / "clip"
@@ -112,7 +111,7 @@ class Evaluate:
         self.device, self.check, self.tracking = device, check, tracking
         self.clip = self._load_clip()
         if cfg.film_frames:
-            require_ffmpeg()
+            require_ffmpeg(" (evaluate.film_frames=0: none)")
 
     def _load_clip(self) -> ClipScore | None:
         if self.cfg.clip is None:
@@ -166,18 +165,11 @@ class Evaluate:
         """video.mp4: the source beside the edit, along a smooth path near the training cameras."""
         if not self.cfg.film_frames:
             return
-        bounds, cameras = self.scene.bounds, self.scene.train.cameras
+        cameras = self.scene.train.cameras
         scale = min(1.0, self.cfg.film_size / max(cameras.height, cameras.width))
-        distance = 2 / (1 / max(bounds.near, 1e-3 * bounds.far) + 1 / bounds.far)
-        path = film_path(cameras, self.scene.layout, self.cfg.film_frames, distance)
+        path = path_near_cameras(self.scene, self.scene.layout, self.cfg.film_frames)
         path = path.resized(round(cameras.height * scale), round(cameras.width * scale)).to(self.device)
-
-        def frames() -> Iterator[Tensor]:
-            for i in track(range(len(path)), "film", unit="frame"):
-                self.check()
-                yield torch.cat([source.render(path[i]).rgb, edited.render(path[i]).rgb], dim=1)
-
         video = self.folder / "video.mp4"
-        save_video(video, frames(), self.cfg.film_fps)
+        write_film(video, path, [source, edited], self.cfg.film_fps, self.check)
         if self.tracking is not None:
             self.tracking.log_video("evaluate/film", video, step)

@@ -82,7 +82,7 @@ PLACES = [
     ("ids3d.systems.scene_phases:SceneEditRun.evaluate", 1),
     ("ids3d.systems.evaluate.held_out:Evaluate._measure", 2),
     ("ids3d.images:to_bytes", 20),
-    ("ids3d.systems.evaluate.held_out:save_video", 1),
+    ("ids3d.systems.film:save_video", 1),
     ("ids3d.systems.scene_run:report_scene", 1),
     ("ids3d.systems.scene_run:write_json", 1),  # the run's figures, written last
 ]
