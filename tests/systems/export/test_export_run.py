@@ -17,14 +17,17 @@ from ids3d import launch
 from ids3d.camera_path import CameraPath, Keyframe
 from ids3d.cameras import Cameras
 from ids3d.errors import Interrupted, UserError
-from ids3d.experiment import SceneJob
+from ids3d.experiment import SceneJob, load
 from ids3d.files import locked
 from ids3d.systems.export.mesh import Mesh
 from ids3d.systems.export.points import Points
 from ids3d.systems.export_run import KINDS, export
-from ids3d.systems.saved_run import load_run
+from ids3d.systems.saved_run import load_run, read_reconstruction
+from ids3d.systems.scene_phases import SceneRun
 from ids3d.systems.scene_run import run
 from ids3d.systems.stopping import GracefulStop
+from tests.systems.conftest import CONFIG
+from tests.systems.export.test_mesh import check_against_renders
 
 SMALL = {
     "mesh": ["voxels=20000", "opacity=0.01"],
@@ -207,3 +210,16 @@ def test_another_device_than_the_runs_is_refused_where_there_is_none(edited: Pat
         pytest.skip("there is one")
     with pytest.raises(UserError, match="device=cuda, but PyTorch finds no CUDA device"):
         export(edited, "points", ["device=cuda"])
+
+
+@pytest.mark.slow
+def test_a_mesh_of_the_sample_scene_agrees_with_its_reconstruction(tmp_path: Path) -> None:
+    settings = ["tracking=none", "tag=t", f"output={tmp_path}", "stage=reconstruct", "data.max_size=64"]
+    settings += ["geometry.voxels=200000", "reconstruct.steps=400", "reconstruct.rays_per_step=1024"]
+    job = load([CONFIG], settings)
+    assert isinstance(job, SceneJob)
+    run(job)
+    mesh = trimesh.load(export(job.folder, "mesh", ["voxels=1000000"]) / "mesh.ply", force="mesh")
+    with GracefulStop() as stop:
+        work = SceneRun(job, stop)
+    check_against_renders(mesh, read_reconstruction(work).renderer, work.scene)
