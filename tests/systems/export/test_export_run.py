@@ -215,11 +215,17 @@ def test_another_device_than_the_runs_is_refused_where_there_is_none(edited: Pat
 @pytest.mark.slow
 def test_a_mesh_of_the_sample_scene_agrees_with_its_reconstruction(tmp_path: Path) -> None:
     settings = ["tracking=none", "tag=t", f"output={tmp_path}", "stage=reconstruct", "data.max_size=64"]
-    settings += ["geometry.voxels=200000", "reconstruct.steps=400", "reconstruct.rays_per_step=1024"]
+    settings += [
+        "geometry.voxels=100000",
+        "reconstruct.steps=300",
+        "reconstruct.rays_per_step=512",
+        "renderer.steps=128",
+    ]
     job = load([CONFIG], settings)
     assert isinstance(job, SceneJob)
     run(job)
-    mesh = trimesh.load(export(job.folder, "mesh", ["voxels=1000000"]) / "mesh.ply", force="mesh")
+    mesh = trimesh.load(export(job.folder, "mesh", ["voxels=500000"]) / "mesh.ply", force="mesh")
     with GracefulStop() as stop:
         work = SceneRun(job, stop)
-    check_against_renders(mesh, read_reconstruction(work).renderer, work.scene)
+    # so early, a tenth of the opaque rays cross fog that is nowhere as dense as a surface
+    check_against_renders(mesh, read_reconstruction(work).renderer, work.scene, hits=0.85)
