@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ids3d.cameras import Cameras, Rays
+from ids3d.cameras import Cameras, Rays, Views
 from ids3d.metrics import psnr
 from ids3d.scene import Scene
 
@@ -94,7 +94,7 @@ def reconstruct(scene: Scene, cpu_seconds: float, cfg: NaiveConfig | None = None
 
 
 @torch.no_grad()
-def _psnr(field: Naive, views: object, count: int) -> float:
+def _psnr(field: Naive, views: Views, count: int) -> float:
     found = []
     for i in range(count):
         rays = views.cameras[i].rays().flatten()
