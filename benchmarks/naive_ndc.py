@@ -1,5 +1,7 @@
 """A hundred lines of plain PyTorch that reconstruct a forward-facing scene: what anything more elaborate has to beat.
 
+    python benchmarks/naive_ndc.py SCENE --max-size 128 --cpu-seconds 100
+
 One dense grid of density and colour in normalised device coordinates, interpolated by `grid_sample`; equally spaced
 samples along each ray, all of them evaluated; Adam on the squared error of random rays. No occupancy grid, no
 coarse-to-fine, no view dependence, no regularisation but total variation.
@@ -7,6 +9,7 @@ coarse-to-fine, no view dependence, no regularisation but total variation.
 
 from __future__ import annotations
 
+import argparse
 import time
 from dataclasses import dataclass
 
@@ -15,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ids3d.cameras import Cameras, Rays, Views
+from ids3d.data.scenes.llff import LLFF
 from ids3d.metrics import psnr
 from ids3d.scene import Scene
 
@@ -101,3 +105,20 @@ def _psnr(field: Naive, views: Views, count: int) -> float:
         rgb = torch.cat([field(rays[at : at + 4096]) for at in range(0, len(rays), 4096)])
         found.append(psnr(rgb.view_as(views.images[i]), views.images[i]))
     return sum(found) / len(found)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("scene", help="a folder in LLFF's layout")
+    parser.add_argument("--max-size", type=int, default=128, help="longest side of the images, pixels")
+    parser.add_argument("--cpu-seconds", type=float, default=100.0, help="of processor time")
+    arguments = parser.parse_args()
+    scene = LLFF(LLFF.Config(root=arguments.scene, max_size=arguments.max_size)).load()
+    for name, value in reconstruct(scene, arguments.cpu_seconds).items():
+        print(f"{name} = {value:.4g}")
+
+
+if __name__ == "__main__":
+    main()
