@@ -23,6 +23,8 @@ from tests.systems.test_run import same, state
 Tiny = Callable[..., SceneJob]
 ROOT = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.slow
+# How the first ends where another dies: of its own, or by Lightning, which looks every five seconds and kills the rest.
+ENDED = (1, -signal.SIGKILL)
 
 # What each process runs: the command, after which it writes down the field that it holds at the end of each training.
 SPY = """
@@ -149,14 +151,16 @@ def test_a_rank_that_dies_ends_the_run(tiny: Tiny, tmp_path: Path, rank: int) ->
         assert process.poll() is None
         time.sleep(0.1)
     _, said = process.communicate(timeout=60)  # until all that write there have ended
-    assert process.returncode == (-signal.SIGKILL if rank == 0 else 1), said
-    assert "error: another process of this run has ended" in said and "Traceback" not in said
+    assert process.returncode in (ENDED if rank == 1 else [-signal.SIGKILL]), said
+    if process.returncode == 1 or rank == 0:
+        assert "error: another process of this run has ended" in said
+    assert "Traceback" not in said
 
 
 def test_it_goes_on_to_the_same_bits(tiny: Tiny, tmp_path: Path) -> None:
     job = tiny(*PULL_BACK, "save_minutes=1e-9", "devices=2", "device=cpu")
     code, _ = finished(["--config", str(write(job, tmp_path))], tmp_path, ALSO=dying(1))
-    assert code == 1
+    assert code in ENDED
     code, said = finished(["--resume", str(job.folder)], tmp_path)
     assert code == 0, said
     whole = tiny(*PULL_BACK, "devices=2", "device=cpu", f"output={tmp_path / 'whole'}")

@@ -170,7 +170,7 @@ def test_a_run_ends_well_when_wandb_dies_or_its_folder_goes(tiny: Tiny, tmp_path
     assert "Traceback" not in said.read_text() and "Exception" not in said.read_text()
     assert (job.folder / "metrics.json").exists()
     whole = tiny("tag=whole", "edit.steps=4", "edit.validate_every=2", "evaluate.film_frames=2")
-    run(whole)
+    assert finish(words(whole, tmp_path), said) == 0, said.read_text()  # with as many threads
     assert same(state(job), state(whole))
 
 
