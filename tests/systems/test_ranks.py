@@ -23,7 +23,7 @@ from tests.systems.test_run import same, state
 Tiny = Callable[..., SceneJob]
 ROOT = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.slow
-# How the first ends where another dies: of its own, or by Lightning, which looks every five seconds and kills the rest.
+# How the first ends where another dies: of its own, or killed by Lightning, which looks every five seconds.
 ENDED = (1, -signal.SIGKILL)
 
 # What each process runs: the command, after which it writes down the field that it holds at the end of each training.
