@@ -30,8 +30,9 @@ from ids3d.tasks import LONGEST_NAME
 class Prompts:
     """What the scene is, and what it is to become. None: the caption that the scene itself brings, if it does."""
 
+    # What the scene or image is; null: the caption that it brings itself, if it does.
     source: str | None = None
-    target: str | None = None
+    target: str | None = None  # what it is to become; null: the caption of that
 
     def __post_init__(self) -> None:
         for name, text in (("source", self.source), ("target", self.target)):
@@ -59,12 +60,13 @@ J = TypeVar("J", bound="Job")
 class Job:
     """What every root of a config has. Results go to `<output>/<name>/<tag>/`."""
 
-    name: str
-    tag: str = ""  # the run's folder within the name's; empty: `default_tag`
-    output: str = "outputs"
-    seed: int = 0
+    name: str  # the folder of its runs within output; letters, digits and . _ - + =
+    tag: str = ""  # the run's folder within the name's; empty: date and time, or of images the method's name
+    output: str = "outputs"  # the folder of all results
+    seed: int = 0  # from 0 to 2^63; the same one gives the same results, on a CPU to the bit
     device: str = "auto"  # cpu, cuda, cuda:1 (the second one); auto: CUDA where there is a device
-    tracking: Literal["wandb", "tensorboard", "csv", "none"] = "csv"  # the first two with csv
+    # Where figures are logged; the first two write csv too.
+    tracking: Literal["wandb", "tensorboard", "csv", "none"] = "csv"
 
     def __post_init__(self) -> None:
         for key, text in (("name", self.name), ("tag", self.tag)):
@@ -129,19 +131,18 @@ class Job:
 class SceneJob(Job):
     """The root of a config that reconstructs a scene, edits it and evaluates."""
 
-    data: Module = module("auto", "scene")
-    geometry: Module = module("grid", "geometry")
-    renderer: Module = module("occupancy", "renderer")
-    prior: Module = module("tabletop", "prior")
-    guidance: Module = module("ids", "guidance", "sampler")
-    reconstruct: Module = module("rays", "reconstruct")
-    edit: Module = module("pictures", "edit-scene")
-    evaluate: Module = module("held-out", "evaluate")
-    stage: Literal["all", "reconstruct"] = "all"  # where to stop
-    # Processes, one a device (CUDA's, or any number on a CPU), on each of so many machines; see docs/clusters.md.
-    devices: int = 1
-    nodes: int = 1
-    save_minutes: float = 2.0  # between two checkpoints that are saved in passing, against a kill; 0 = none
+    data: Module = module("auto", "scene")  # the format of the scene's folder
+    geometry: Module = module("grid", "geometry")  # what the field of density and colour is made of
+    renderer: Module = module("occupancy", "renderer")  # how the field is turned into pictures
+    prior: Module = module("tabletop", "prior")  # the diffusion model that knows what prompts look like
+    guidance: Module = module("ids", "guidance", "sampler")  # the method that edits
+    reconstruct: Module = module("rays", "reconstruct")  # how the field is fitted to the photographs
+    edit: Module = module("pictures", "edit-scene")  # how what the method says of views reaches the field
+    evaluate: Module = module("held-out", "evaluate")  # what is measured and shown of the edit
+    stage: Literal["all", "reconstruct"] = "all"  # where to stop: after everything, or before the edit
+    devices: int = 1  # processes on each machine, one a device (CUDA's, or any number on a CPU)
+    nodes: int = 1  # machines
+    save_minutes: float = 2.0  # minutes between two checkpoints saved in passing, against a kill; 0 = none
     upload_field: bool = False  # with tracking=wandb: the edited field goes there too, as an artifact
     prompt: Prompts = field(default_factory=Prompts)
 
@@ -156,9 +157,7 @@ class SceneJob(Job):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.save_minutes < 0:
-            raise ValueError(f"save_minutes {self.save_minutes}: not negative")
-        check_bounds(self, devices="[1, 1024]", nodes="[1, 1e5]")
+        check_bounds(self, devices="[1, 1024]", nodes="[1, 1e5]", save_minutes="[0, 1e6]")
         if self.processes > 1 and ":" in self.device:
             raise ValueError(f"device {self.device} is one device: with devices={self.devices}, device=cuda")
 
@@ -172,10 +171,10 @@ class SceneJob(Job):
 class ImageJob(Job):
     """The root of a config that edits images: one whose `data` names a source of images."""
 
-    data: Module = module("files", "images")
-    prior: Module = module("tabletop", "prior")
-    guidance: Module = module("ids", "guidance", "sampler")
-    edit: Module = module("latents", "edit-images")
+    data: Module = module("files", "images")  # where the images to edit come from
+    prior: Module = module("tabletop", "prior")  # the diffusion model that knows what prompts look like
+    guidance: Module = module("ids", "guidance", "sampler")  # the method that edits
+    edit: Module = module("latents", "edit-images")  # how images are edited by it
     evaluate: ImageEvaluation = field(default_factory=ImageEvaluation)
     prompt: Prompts = field(default_factory=Prompts)
 

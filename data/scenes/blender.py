@@ -38,7 +38,7 @@ class Blender:
 
     @dataclass
     class Config(SceneConfig):
-        test_views: int = 25  # of the test split, spread evenly over it; 0: all
+        test_views: int = 25  # views of the test split that are held out, spread evenly over it; 0: all
 
         def __post_init__(self) -> None:
             super().__post_init__()

@@ -29,19 +29,19 @@ class SceneConfig:
     recentre: bool = True  # y up, the average camera (views from all around: the object) at the origin
     box_size: float = 2.0  # longest side of the scene's box, scene units; 0 = the files' units
     space: SpaceChoice = "box"  # what the field is laid out in; ndc is for views that all look the same way
-    # Depth before which no view shows anything, and beyond which none does, in the files' units; null: from the files,
-    # and where they don't say, from what the cameras look at.
+    # Depth before which no view shows anything, in the files' units; null: from the files, and where they don't say,
+    # from what the cameras look at.
     near: float | None = None
+    # Depth beyond which no view shows anything, in the files' units; null: as for near.
     far: float | None = None
-    near_margin: float = 0.9  # on the files' nearest depths, which are of sparse points (NeRF: 0.9)
-    far_margin: float = 1.05  # on the files' farthest depths
+    near_margin: float = 0.9  # factor of the files' nearest depths, which are of sparse points (NeRF: 0.9)
+    far_margin: float = 1.05  # factor of the files' farthest depths
     # rgb behind the box and behind transparency, or white or black. null: black (of a Blender scene: white); but not
     # known, and left to the renderer to learn, where opaque images from all around, or of all around, show a room that
     # the box does not hold.
     background: Colour | Literal["white", "black"] | None = None
-    random_background: bool = (
-        False  # in training, behind transparency: another colour for each ray of each step
-    )
+    # In training, behind transparency: another colour for each ray of each step.
+    random_background: bool = False
     # Whether edited/ and masks/ hold held-out views' true edit; null: where captions.json is of a tabletop scene.
     truth: bool | None = None
 

@@ -182,10 +182,10 @@ def _entry(node: Mapping[str, Any], key: object, where: str) -> _Entry:
 
 
 def _bad(hint: Any, value: Any, entry: _Entry) -> UserError:
-    return UserError(f"bad value for {entry}: expected {_named(hint)}, got {_shown(value)}")
+    return UserError(f"bad value for {entry}: expected {named(hint)}, got {_shown(value)}")
 
 
-def _named(hint: Any) -> str:
+def named(hint: Any) -> str:
     """Return a type in words."""
     plain = {
         str: "text",
@@ -199,13 +199,13 @@ def _named(hint: Any) -> str:
         return plain[hint]
     outer, args = typing.get_origin(hint), typing.get_args(hint)
     if outer in (Union, types.UnionType):
-        return " or ".join(_named(option) for option in args)
+        return " or ".join(named(option) for option in args)
     if outer is Literal:
         return " or ".join(str(option) for option in args)
     if outer is tuple and args[-1:] != (Ellipsis,):
-        return f"a list of {len(args)}: [{', '.join(_named(option) for option in args)}]"
+        return f"a list of {len(args)}: [{', '.join(named(option) for option in args)}]"
     if outer in (list, tuple, Sequence):
-        return f"a list, each item {_named(args[0])}"
+        return f"a list, each item {named(args[0])}"
     return "a mapping of settings"
 
 

@@ -30,10 +30,10 @@ class IDS(ContrastiveDistillation):
 
     @dataclass
     class Config(CutConfig):
-        fpr_iterations: int = 3  # N
-        fpr_scale: float = 1.0  # λ
-        # fixed: steps of λ, as published; polyak: of λ ‖r‖ / ‖g‖², r the residual, g its norm's gradient (λ = 0.7 does
-        # well; Polyak 1969)
+        fpr_iterations: int = 3  # N, the iterations of fixed-point regularisation (FPR) a step; 0 is DDS
+        fpr_scale: float = 1.0  # λ, the length of an iteration's step
+        # How an iteration steps. fixed: by λ, as published; polyak: by λ ‖r‖ / ‖g‖², r the residual, g its norm's
+        # gradient (λ = 0.7 does well; Polyak 1969).
         fpr_step: Literal["fixed", "polyak"] = "fixed"
 
         def __post_init__(self) -> None:

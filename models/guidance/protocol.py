@@ -25,15 +25,15 @@ class GuidanceConfig:
     """
 
     guidance_scale: float = 7.5  # ω of classifier-free guidance
-    # Timesteps are drawn from this part of the schedule, ends included ...
+    # The part of the schedule that timesteps are drawn from, ends included.
     t_range: tuple[float, float] = (0.05, 0.95)
-    # ... which moves linearly to this one as progress goes from 0 to 1; null: it stays.
+    # The part to which t_range moves linearly as the edit goes from its start to its end; null: it stays.
     t_range_end: tuple[float, float] | None = None
     weighting: Literal["one", "sigma2"] = "one"  # w(t), a factor of the gradient: 1, or σ_t² = 1 − ᾱ_t
     # What the target's score takes of the source's attention, from the pass that computes the source's score: nothing,
     # as published; the cross-attention maps, token by token as in Prompt-to-Prompt; and the self-attention's.
     attention: Literal["none", "cross", "cross+self"] = "none"
-    # Of the run, its first part, in which it is taken; later shapes may change freely.
+    # Share of the run, its first part, in which the source's attention is taken; later shapes may change freely.
     attention_share: float = 0.75
     self_tokens: int = 1024  # layers with more pixels than this keep the target's own self-attention
     max_rms: float | None = None  # a latent's gradient with a greater root mean square is scaled down to this

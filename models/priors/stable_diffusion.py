@@ -44,7 +44,8 @@ class StableDiffusion:
         # What the networks compute in. auto: float16 on CUDA, float32 elsewhere. Latents, noise and the schedule's
         # arithmetic are float32 in any case (float64 where the latents are).
         dtype: Literal["auto", "float32", "float16", "float64"] = "auto"
-        variant: str | None = None  # "fp16": load the files *.fp16.safetensors
+        # Which files of the weights; fp16: *.fp16.safetensors; null: *.safetensors.
+        variant: str | None = None
         # Encode and decode a batch one image at a time: less memory, a little slower.
         vae_slicing: bool = False
         # Recompute the UNet's activations backwards, for IDS and CDS on a small GPU: less memory, 1.3x slower.

@@ -19,6 +19,7 @@ class Tabletop(StableDiffusion):
 
     @dataclass
     class Config(StableDiffusion.Config):
+        # The folder that comes with ids3d, or another in its layout.
         path: str = str(Path(ids3d.__file__).parent / "weights" / "tabletop")
 
     def unknown_words(self, text: str) -> list[str]:

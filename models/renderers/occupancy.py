@@ -42,12 +42,11 @@ class OccupancyRenderer(nn.Module):
         occupancy_cells: int = 262_144  # cells of the occupancy grid, about cubes
         occupancy_every: int = 16  # training steps between two updates of the occupancy grid
         occupancy_warmup: int = 256  # training steps during which an update looks at every cell
-        occupancy_decay: float = 0.8  # per update, of a cell's opacity
+        occupancy_decay: float = 0.8  # what an update leaves of a cell's former opacity
         occupancy_threshold: float = 1e-3  # opacity per step from which a cell is occupied
-        # A sample is left out where the ray's light before it has fallen below the first, or its opacity is below the
-        # second. 0 switches either off.
+        # Samples before which less than this is left of the ray's light are left out; 0: none.
         early_stop_eps: float = 1e-4
-        alpha_threshold: float = 1e-4
+        alpha_threshold: float = 1e-4  # samples of less opacity are left out; 0: none
         # Height in pixels of the panorama that is learned where the background is not known, as around an object in a
         # room that its box does not hold. 0: none, the background is black.
         environment: int = 32

@@ -21,7 +21,7 @@ from ids3d.models.samplers.protocol import Sampler, Show
 class SamplerConfig:
     """The settings that every sampler has. A sampler's own Config adds to them."""
 
-    steps: int = 50  # of DDIM, there (inversion) and back
+    steps: int = 50  # steps of DDIM, as many there (inversion) as back
     guidance_scale: float = 7.5  # ω of classifier-free guidance, on the way back
 
     def __post_init__(self) -> None:

@@ -27,7 +27,8 @@ class P2P(DDIMSampler):
     class Config(SamplerConfig):
         # Share of the steps, the first ones, in which the source's cross-attention maps are used.
         cross_share: float = 0.8
-        self_share: float = 0.4  # ... and its self-attention maps
+        # Share of the steps, the first ones, in which the source's self-attention maps are used.
+        self_share: float = 0.4
         self_tokens: int = 256  # layers with more pixels than this keep their own self-attention maps
 
         def __post_init__(self) -> None:

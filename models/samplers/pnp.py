@@ -24,7 +24,7 @@ class PnP(DDIMSampler):
     class Config(SamplerConfig):
         # Share of the steps, the first ones, in which a residual block's features are injected.
         feature_share: float = 0.8
-        attention_share: float = 0.5  # ... and the self-attention's queries and keys
+        attention_share: float = 0.5  # the same, of the self-attention's queries and keys
 
         def __post_init__(self) -> None:
             super().__post_init__()

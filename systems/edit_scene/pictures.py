@@ -57,13 +57,16 @@ class EditThroughPictures(EditingSystem):
     @dataclass
     class Config(EditConfig):
         source: Literal["render", "photo"] = "photo"
-        steps: int = 200  # of a guidance on each view; every round makes its share of them, rounded up
-        rounds: int = 4
+        steps: int = 200  # steps of a guidance on each view; every round makes its share of them, rounded up
+        rounds: int = (
+            4  # in each, views are edited as the field then shows them, and the field is fitted to them
+        )
         views_per_batch: int = 8  # views edited at once: memory and speed, not the result
-        fit_steps: int = 60  # in each round
-        rays_per_step: int = 2048
-        lr_density: float = 0.1  # Adam's, at the first step of a round; both fall to a tenth at the last
-        lr_appearance: float = 0.05
+        fit_steps: int = 60  # steps in which the field is fitted to the edited views, in each round
+        rays_per_step: int = 2048  # rays drawn for a step of the fit
+        # Adam's rate of the density at the first step of a round; a tenth of it at the last.
+        lr_density: float = 0.1
+        lr_appearance: float = 0.05  # the same, of the colours
         distortion: float = 0.2  # weight of how far a ray's samples are spread, where the density is free
 
         def __post_init__(self) -> None:

@@ -24,13 +24,13 @@ class EditConfig:
     # The step of the latent, per element of the guidance's gradient: the published 2D step, 0.1 * 2000 / (64 * 64).
     lr: float = 0.0488
     appearance_only: bool = False  # the density stays as it was reconstructed
-    # what z_src is: the unedited field's render, or the photograph
+    # What of a view is edited: the unedited field's render, or the photograph.
     source: Literal["render", "photo"] = "render"
     # Where the edit may act: everywhere; difference: where the prompts make a difference, found by itself (DiffEdit);
     # or a folder of masks, one image a training view, of its name, white where it may.
     region: str = "everywhere"
-    validate_every: int = 50  # steps; 0 = never
-    log_every: int = 10  # steps
+    validate_every: int = 50  # steps between two looks at held-out views; 0 = never
+    log_every: int = 10  # steps between two that are logged
 
     def __post_init__(self) -> None:
         check_bounds(self, lr="(0, 1000]", log_every=STEPS, validate_every=STEPS_OR_NONE)

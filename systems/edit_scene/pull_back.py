@@ -33,9 +33,9 @@ class EditScene(EditingSystem):
 
     @dataclass
     class Config(EditConfig):
-        steps: int = 200
+        steps: int = 200  # steps of the guidance, each on views_per_step views
         decay: bool = True  # the step falls to zero along half a cosine; false: it stays
-        views_per_step: int = 1  # guidance of several views is averaged
+        views_per_step: int = 1  # views a step; the guidance of several is averaged
 
         def __post_init__(self) -> None:
             super().__post_init__()

@@ -88,11 +88,11 @@ class Evaluate:
 
     @dataclass
     class Config:
-        # a CLIPModel's folder or hub name; tabletop = the bundled one; null = none
+        # What judges: a CLIPModel's folder or hub name; tabletop: the bundled one; null: none.
         clip: str | None = "tabletop"
-        film_frames: int = 48  # 0 = no film
-        film_fps: int = 24
-        film_size: int = 192  # longest side in pixels; images are not enlarged
+        film_frames: int = 48  # frames of video.mp4; 0 = no film
+        film_fps: int = 24  # frames a second
+        film_size: int = 192  # the film's longest side in pixels; images are not enlarged
 
         def __post_init__(self) -> None:
             check_bounds(self, film_frames="[0, 1e5]", film_fps="[1, 240]", film_size="[16, 8192]")

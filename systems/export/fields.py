@@ -53,8 +53,9 @@ class RunFields:
 class ExportSettings:
     """What all exports let one choose."""
 
-    field: FieldName | None = None  # null: edited, of a run that stopped before the edit the source
-    device: str | None = None  # cpu, cuda, cuda:1, auto; null: as the run's config says
+    # Which field; null: edited, of a run that stopped before the edit the source.
+    field: FieldName | None = None
+    device: str | None = None  # where it is computed: cpu, cuda, cuda:1, auto; null: as the run's config says
 
     def __post_init__(self) -> None:
         if self.device is not None and not DEVICE.fullmatch(self.device):

@@ -69,10 +69,10 @@ class Mesh(ExportSettings):
     """mesh.ply and mesh.glb, which hold the same, and mesh.json about them."""
 
     voxels: int = 8_000_000  # nodes that the field is asked at, spread over the box's sides
-    opacity: float = 0.5  # over a hundredth of the box's diagonal, where the surface is
-    faces: int = 200_000  # simplified to about so many; 0: not simplified
+    opacity: float = 0.5  # opacity over a hundredth of the box's diagonal at which the surface lies
+    faces: int = 200_000  # triangles that it is simplified to, about; 0: not simplified
     smallest: float = 0.01  # parts with less than this share of the largest part's area are left out; 0: none
-    units: Units = "scene"  # files: the units and axes of the capture's files
+    units: Units = "scene"  # scene: units and axes of the scene's own; files: those of the capture's files
 
     def __post_init__(self) -> None:
         super().__post_init__()

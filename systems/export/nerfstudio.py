@@ -32,9 +32,9 @@ INTRINSICS = {"fl_x": "fx", "fl_y": "fy", "cx": "cx", "cy": "cy"}
 class Nerfstudio(ExportSettings):
     """transforms.json, images/, depth/ and points.ply. The held-out views are listed as such."""
 
-    units: Units = "scene"  # files: the units and axes of the capture's files
+    units: Units = "scene"  # scene: units and axes of the scene's own; files: those of the capture's files
     size: int | None = None  # longest side of the images, pixels; null: the photographs'
-    opacity: float = 0.5  # below it, a pixel has no depth (0), and is no point
+    opacity: float = 0.5  # opacity below which a pixel has no depth (0), and is no point
 
     def __post_init__(self) -> None:
         super().__post_init__()

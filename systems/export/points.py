@@ -34,9 +34,9 @@ class Cloud:
 class Points(ExportSettings):
     """points.ply: a point for each cell of a grid in which the training views see something opaque."""
 
-    opacity: float = 0.9  # from which a pixel counts
-    cells: int = 512  # along the longest side of the scene's box
-    units: Units = "scene"  # files: the units and axes of the capture's files
+    opacity: float = 0.9  # opacity from which a pixel counts
+    cells: int = 512  # cells along the longest side of the scene's box, each of which keeps one point
+    units: Units = "scene"  # scene: units and axes of the scene's own; files: those of the capture's files
 
     def __post_init__(self) -> None:
         super().__post_init__()

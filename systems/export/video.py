@@ -31,13 +31,14 @@ class Track:
 class Video(ExportSettings):
     """video.mp4: source and edit side by side, or with `field` one of them."""
 
-    field: Literal["both", "edited", "source"] | None = None  # type: ignore[assignment]  # null: both that there are
-    # spiral: an ellipse near the training cameras; orbit: a circle about what they look at; or a file that the viewer
-    # has saved. null: what suits the cameras.
+    # What is shown; null: both that there are.
+    field: Literal["both", "edited", "source"] | None = None  # type: ignore[assignment]
+    # The cameras' way. spiral: an ellipse near the training cameras; orbit: a circle about what they look at; or a file
+    # that the viewer has saved. null: what suits the cameras.
     path: str | None = None
     size: int | None = None  # longest side of each picture, pixels; null: the photographs'
-    frames: int | None = None  # null: 120, or as many as the file's path has
-    fps: int | None = None  # null: 24, or the file's
+    frames: int | None = None  # how many frames; null: 120, or as many as the file's path has
+    fps: int | None = None  # frames a second; null: 24, or the file's
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -30,22 +30,23 @@ class Reconstruct(pl.LightningModule):
 
     @dataclass
     class Config:
-        steps: int = 600
-        rays_per_step: int = 2048
-        lr_density: float = 0.5  # of the density before its activation
-        lr_appearance: float = 0.05
-        lr_decay: float = 0.1  # of both rates that is left at the last step; they fall exponentially
-        tv_density: float = 1e-3  # weights of the grid's mean squared differences
-        tv_appearance: float = 1e-2
+        steps: int = 600  # steps of the optimiser, Adam
+        rays_per_step: int = 2048  # rays a step, drawn at random from all training views
+        lr_density: float = 0.5  # Adam's rate of the density, before its activation
+        lr_appearance: float = 0.05  # Adam's rate of the colours
+        lr_decay: float = 0.1  # share of both rates that is left at the last step; they fall exponentially
+        # Weight of the mean squared differences between the grid's neighbours, in density.
+        tv_density: float = 1e-3
+        tv_appearance: float = 1e-2  # the same, in colour
         # Weight of the rays' distortion (Barron et al. 2022), in units of the scene's depth: against haze, which
         # explains the training views as well as surfaces do, and lets fewer samples be enough.
         distortion: float = 1e-2
         # At these shares of the steps the grid is refined, to `finer` times as many voxels, ending with the geometry's
         # own number. Empty: it has that many from the start.
         refine_at: tuple[float, ...] = (0.2, 0.5)
-        finer: float = 4.0
-        validate_every: int = 200  # steps; 0 = never
-        log_every: int = 20  # steps
+        finer: float = 4.0  # how many times as many voxels the grid has after each refinement
+        validate_every: int = 200  # steps between two looks at held-out views; 0 = never
+        log_every: int = 20  # steps between two that are logged
 
         def __post_init__(self) -> None:
             check_bounds(

@@ -62,13 +62,13 @@ class TabletopCLIP(pl.LightningModule):
 
     @dataclass
     class Config(TrainingConfig):
-        width: int = 128
-        image_layers: int = 5
-        text_layers: int = 3
+        width: int = 128  # width of the layers of both towers
+        image_layers: int = 5  # layers of the image's tower
+        text_layers: int = 3  # layers of the text's tower
         negatives: int = 5  # wrong captions for each picture, beside the batch's others
-        patch_weight: float = 1.0  # of the loss on naming the patches
-        whole_weight: float = 0.3  # of the loss on naming all that the picture shows
-        place_weight: float = 3.0  # of the loss on how far to the right each of them is
+        patch_weight: float = 1.0  # weight of the loss on naming the patches
+        whole_weight: float = 0.3  # weight of the loss on naming all that the picture shows
+        place_weight: float = 3.0  # weight of the loss on how far to the right each of what it shows is
         start: str | None = None  # a CLIP's folder to begin with, such as ids3d/weights/tabletop/clip
 
         def __post_init__(self) -> None:

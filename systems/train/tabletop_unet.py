@@ -74,19 +74,21 @@ class TabletopUNet(pl.LightningModule):
 
     @dataclass
     class Config(TrainingConfig):
-        widths: tuple[int, ...] = (48, 96, 192)
+        widths: tuple[int, ...] = (48, 96, 192)  # channels of its levels
         empty_captions: float = 0.1  # share of captions left empty, for classifier-free guidance
-        snr_gamma: float = 5.0
-        ema_decay: float = 0.999
-        naming_weight: float = 0.3  # of the loss on naming what each latent pixel shows
+        snr_gamma: float = 5.0  # γ of the weighting by signal-to-noise ratio: errors above it count less
+        ema_decay: float = (
+            0.999  # what each step leaves of the former average of the weights; the average is saved
+        )
+        naming_weight: float = 0.3  # weight of the loss on naming what each latent pixel shows
         middle: float = 0.8  # how much more often timesteps in the schedule's middle are drawn; 0: all alike
         # Weight of the error where objects are, and around them, beside 1 elsewhere: they are a tenth of a picture, and
         # what captions mostly speak of. Only where the noise leaves their places visible (SNR above `object_snr`):
         # there the weighted prediction is still the posterior mean.
         object_weight: float = 4.0
-        object_snr: float = 0.09
-        text_layers: int = 3
-        text_width: int = 128
+        object_snr: float = 0.09  # signal-to-noise ratio from which object_weight counts
+        text_layers: int = 3  # layers of the text encoder
+        text_width: int = 128  # width of the text encoder
         start: str | None = None  # a prior's folder whose UNet and text encoder to begin with
         sample_scale: float = 4.0  # guidance scale of the samples logged
 

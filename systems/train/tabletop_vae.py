@@ -36,10 +36,11 @@ class TabletopVAE(pl.LightningModule):
 
     @dataclass
     class Config(TrainingConfig):
-        widths: tuple[int, ...] = (16, 32, 64, 64)  # each but the first halves the picture's sides
-        channels: int = 8  # of the latents
-        kl_weight: float = 1e-3  # on the mean KL divergence of a latent element
-        edge_weight: float = 0.5  # on the L1 of horizontal and vertical differences
+        # Channels of its levels; each but the first halves the picture's sides.
+        widths: tuple[int, ...] = (16, 32, 64, 64)
+        channels: int = 8  # channels of the latents
+        kl_weight: float = 1e-3  # weight of the mean KL divergence of a latent element
+        edge_weight: float = 0.5  # weight of the L1 of horizontal and vertical differences
         # Weight of the error where objects are, and around them, beside 1 elsewhere. Floors have more of what can be
         # measured in dB, but edits and captions are about objects, whose edges say whether they are cubes or cylinders.
         object_weight: float = 1.0

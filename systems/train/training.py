@@ -52,18 +52,18 @@ Show = Callable[[Tensor, int], None]
 class TrainingConfig:
     """Settings that the three tabletop trainings share."""
 
-    steps: int = 1000
-    batch_size: int = 16
-    learning_rate: float = 1e-3
+    steps: int = 1000  # steps of the optimiser, AdamW
+    batch_size: int = 16  # pictures a step
+    learning_rate: float = 1e-3  # AdamW's rate at its highest
     warmup: int = 100  # steps over which the learning rate rises; it then falls to 2 % along a cosine
-    weight_decay: float = 0.01
+    weight_decay: float = 0.01  # AdamW's decay of the weights
     pictures: int = 16_000  # scenes that are rendered for training: seeds 0 to this
-    size: int = 128  # of the pictures, in pixels
+    size: int = 128  # the pictures' sides, in pixels
     world: str = LIGHT.name  # whose scenes: a name in ids3d.tabletop.world.WORLDS
     data: str = "outputs/tabletop/data"  # where rendered pictures are kept
     into: str = "outputs/tabletop/prior"  # the folder that the trained model is saved into
     sample_every: int = 250  # steps between looks at held-out pictures
-    save_minutes: float = 3.0  # between checkpoints, against a kill
+    save_minutes: float = 3.0  # minutes between two checkpoints, against a kill
     half: bool = False  # compute in bfloat16 where that is safe: faster on a GPU, slower on many processors
 
     def __post_init__(self) -> None:
