@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ids3d.cli import ArgumentParser, launch_command, run_command
 from ids3d.errors import UserError
@@ -32,14 +32,42 @@ examples:
   %(prog)s --test outputs/ids-llff/<tag>
   %(prog)s --view outputs/ids-llff/<tag>
   %(prog)s --export outputs/ids-llff/<tag> mesh faces=50000
+  %(prog)s --help guidance.w_cut
 
 configs/... come with ids3d and can be named so in any folder; a file of your own with that name wins.
 """
 
 
+class Help(argparse.Action):
+    """Prints the help of the command line, or of a setting, and ends."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: str | Sequence[Any] | None,
+        option_string: str | None = None,
+    ) -> None:
+        if values is None:
+            parser.print_help()
+        else:
+            from ids3d.systems.settings_page import help_on  # seconds to import, as all modules are
+
+            print(help_on(str(values)), end="")
+        parser.exit()
+
+
 def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
     """Parse the command line: `files` (YAML) and `overrides` (key=value), told apart by their form, and the mode."""
-    parser = ArgumentParser(launch_command(), __doc__, EPILOG)
+    parser = ArgumentParser(launch_command(), __doc__, EPILOG, add_help=False)
+    parser.add_argument(
+        "-h",
+        "--help",
+        nargs="?",
+        action=Help,
+        metavar="KEY",
+        help="show this; or what is known of a setting (guidance.w_cut), a module (ids) or a kind (guidance)",
+    )
     parser.add_argument(
         "--config", nargs="+", action="extend", default=[], metavar="FILE", help="merged left to right"
     )

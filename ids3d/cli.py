@@ -19,9 +19,16 @@ def launch_command() -> str:
 class ArgumentParser(argparse.ArgumentParser):
     """argparse's, with texts laid out as they are written, and with its complaints as UserErrors of one line."""
 
-    def __init__(self, prog: str, description: str | None = None, epilog: str | None = None) -> None:
+    def __init__(
+        self, prog: str, description: str | None = None, epilog: str | None = None, add_help: bool = True
+    ) -> None:
         super().__init__(
-            prog, None, description, epilog, formatter_class=argparse.RawDescriptionHelpFormatter
+            prog,
+            None,
+            description,
+            epilog,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            add_help=add_help,
         )
 
     def error(self, message: str) -> NoReturn:

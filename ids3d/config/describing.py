@@ -35,6 +35,7 @@ class Setting:
         bounds: an interval, as `check_bounds` takes it; '' where there is none.
         default: as it is typed; None: it has none, and has to be given.
         text: what it does.
+        shipped: what configs that come with ids3d say instead, each value with the file's name.
     """
 
     key: str
@@ -42,6 +43,7 @@ class Setting:
     bounds: str
     default: str | None
     text: str
+    shipped: tuple[tuple[str, str], ...] = ()
 
 
 def describe(cls: Any, where: str = "") -> list[Setting]:
@@ -106,7 +108,7 @@ def bounds_of(cls: Any) -> dict[str, str]:
             if isinstance(call, ast.Call) and ast.unparse(call.func) == "check_bounds":
                 for keyword in call.keywords:
                     assert keyword.arg is not None, "check_bounds with ** cannot be read"
-                    found[keyword.arg] = _constant(keyword.value, base)
+                    found[keyword.arg] = _value(keyword.value, base)
     return found
 
 
@@ -121,8 +123,6 @@ def _source(cls: Any) -> tuple[str, ast.ClassDef]:
     return source, node
 
 
-def _constant(node: ast.expr, cls: Any) -> str:
-    """The text that is written there, or that the module of `cls` knows by this name."""
-    return str(
-        node.value if isinstance(node, ast.Constant) else vars(sys.modules[cls.__module__])[ast.unparse(node)]
-    )
+def _value(node: ast.expr, cls: Any) -> Any:
+    """What an expression means in the module of `cls`."""
+    return eval(compile(ast.Expression(node), cls.__module__, "eval"), vars(sys.modules[cls.__module__]))

@@ -26,8 +26,8 @@ class PDS(Distillation):
         guidance_scale: float = 100.0
         t_range: tuple[float, float] = (0.02, 0.98)
         steps: int = 500  # parts that the schedule is divided into; t′ is one of them before t
-        # How a step from t to t′ is made: μ and σ_t with the β_t of one step of the full schedule (published), or of the
-        # whole step from t to t′ (exact).
+        # How a step from t to t′ is made: μ and σ_t with the β_t of one step of the full schedule (published), or of
+        # the whole step from t to t′ (exact).
         posterior: Literal["published", "exact"] = "published"
 
         def __post_init__(self) -> None:

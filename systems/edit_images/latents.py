@@ -31,8 +31,8 @@ class EditImages:
     @dataclass
     class Config:
         steps: int = 200  # steps of a method that gives a gradient; one that samples has its own
-        # The step: as published, 0.1 * 2000 / (64 * 64) per element of the latent, whatever its size. Made for gradients
-        # of differences of noises, as SDS, DDS, CDS and IDS give; PDS's are several times as large.
+        # The step: as published, 0.1 * 2000 / (64 * 64) per element of the latent, whatever its size. Made for
+        # gradients of differences of noises, as SDS, DDS, CDS and IDS give; PDS's are several times as large.
         lr: float = 0.0488
         batch_size: int = 4  # images at once: memory and speed, not the result
 

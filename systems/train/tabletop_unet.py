@@ -77,9 +77,8 @@ class TabletopUNet(pl.LightningModule):
         widths: tuple[int, ...] = (48, 96, 192)  # channels of its levels
         empty_captions: float = 0.1  # share of captions left empty, for classifier-free guidance
         snr_gamma: float = 5.0  # γ of the weighting by signal-to-noise ratio: errors above it count less
-        ema_decay: float = (
-            0.999  # what each step leaves of the former average of the weights; the average is saved
-        )
+        # What each step leaves of the former average of the weights; the average is what is saved.
+        ema_decay: float = 0.999
         naming_weight: float = 0.3  # weight of the loss on naming what each latent pixel shows
         middle: float = 0.8  # how much more often timesteps in the schedule's middle are drawn; 0: all alike
         # Weight of the error where objects are, and around them, beside 1 elsewhere: they are a tenth of a picture, and
