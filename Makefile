@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: setup demo test test-all lint format clean
+.PHONY: setup demo test test-all docs lint format clean
 
 setup: $(STAMP)
 
@@ -26,6 +26,11 @@ test: setup
 test-all: setup
 	$(BIN)/python -m pytest
 
+# The page of every setting, from the code, and the site with it: site/index.html, which needs no network to be read.
+docs: setup
+	$(BIN)/python -m ids3d.systems.settings_page docs/settings.md
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+
 lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -36,4 +41,4 @@ format: setup
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf build *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	rm -rf build site *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis

@@ -14,6 +14,7 @@ from typing import Any
 import ids3d
 from ids3d.config.describing import Setting, describe, written
 from ids3d.experiment import ROOTS, Job, load, module_fields
+from ids3d.quiet import quieten_libraries
 from ids3d.registry import KINDS, find, names
 
 CONFIGS = Path(ids3d.__file__).parent / "configs"
@@ -67,18 +68,22 @@ def all_kinds() -> list[str]:
 
 
 def groups(kinds: Collection[str]) -> list[Group]:
-    """The settings of jobs, and those of the kinds, whose modules are imported for it."""
-    found = [_of_job(job) for job in (Job, *ROOTS)]
+    """The settings of jobs, and those of the kinds, whose modules are imported for it; other modules are left out."""
+    if "train" in kinds:
+        quieten_libraries()  # transformers remarks on what else might be installed when its CLIP is imported
+    found = [_of_job(job, kinds) for job in (Job, *ROOTS)]
     for key, of_key in kinds_by_key().items():
         found += [_of_kind(key, kind) for kind in of_key if kind in kinds]
     return [*found, _of_exports()] if EXPORT in kinds else found
 
 
-def _of_job(job: type[Job]) -> Group:
+def _of_job(job: type[Job], kinds: Collection[str]) -> Group:
     inherited = [] if job is Job else [(s.key, s.default) for s in describe(Job)]
     modules, settings = module_fields(job), []
     for setting in describe(job):
         if setting.key in modules:
+            if not set(modules[setting.key]["kinds"]) <= set(kinds):
+                continue
             known = [name for kind in modules[setting.key]["kinds"] for name in names(kind)]
             setting = replace(
                 setting,

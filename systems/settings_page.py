@@ -13,7 +13,6 @@ from ids3d.config.habits import habit
 from ids3d.errors import UserError, nearest
 from ids3d.experiment import ImageJob, Job, SceneJob, TrainingJob
 from ids3d.files import atomic_write
-from ids3d.quiet import quieten_libraries
 from ids3d.registry import KINDS
 from ids3d.systems.settings import EXPORT, Group, all_kinds, groups, kinds_by_key
 
@@ -95,7 +94,6 @@ def help_on(key: str) -> str:
 
     Raises UserError: there is none of this name.
     """
-    quieten_libraries()
     head, kinds = key.partition(".")[0], kinds_by_key()
     known = groups(kinds[head] if head in kinds else [key] if key in all_kinds() else all_kinds())
     found = [
@@ -159,7 +157,6 @@ def main(argv: Sequence[str]) -> None:
     parser = ArgumentParser("python -m ids3d.systems.settings_page", "Writes the page of every setting.")
     parser.add_argument("file", metavar="FILE", help="docs/settings.md")
     arguments = parser.parse_args(argv)
-    quieten_libraries()
     with atomic_write(arguments.file) as file:
         file.write_text(page(), encoding="utf-8")
 
