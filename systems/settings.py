@@ -95,6 +95,7 @@ def _of_job(job: type[Job], kinds: Collection[str]) -> Group:
     return Group("", job.__name__, _about(job), tuple(settings))
 
 
+@functools.cache
 def _of_kind(key: str, kind: str) -> Group:
     classes, shipped = {name: find(kind, name) for name in names(kind)}, _shipped_of_kind(key, kind)
     types = [

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import functools
 import inspect
 import io
 import re
@@ -116,6 +117,7 @@ def _bases(cls: Any) -> list[Any]:
     return [base for base in cls.__mro__ if dataclasses.is_dataclass(base)]
 
 
+@functools.cache
 def _source(cls: Any) -> tuple[str, ast.ClassDef]:
     source = textwrap.dedent(inspect.getsource(cls))
     node = ast.parse(source).body[0]
