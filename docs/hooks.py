@@ -33,7 +33,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """The page with its links as they are in the site, and its drawing, which a script from the net would draw, as text."""
+    """The page with its links as they are in the site, and its drawing, for which a script would be fetched, as text."""
     place = page.file.src_uri
     source = next((s for s, p in ELSEWHERE.items() if p == place), f"docs/{place}")
 
@@ -52,5 +52,7 @@ def _arrows(drawing: re.Match[str]) -> str:
     for upper, upper_label, lower, lower_label in ARROW.findall(drawing[1]):
         labels |= {name: label for name, label in ((upper, upper_label), (lower, lower_label)) if label}
         below.setdefault(upper, []).append(lower)
-    lines = [f"{labels[upper]} → {', '.join(labels[name] for name in lower)}" for upper, lower in below.items()]
+    lines = [
+        f"{labels[upper]} → {', '.join(labels[name] for name in lower)}" for upper, lower in below.items()
+    ]
     return "\n".join(["```text", *lines, "```"])

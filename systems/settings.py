@@ -146,13 +146,19 @@ def _about(what: object) -> str:
     return " ".join((inspect.getdoc(what) or "").split("\n\n")[0].split())
 
 
-Shipped = dict[str, tuple[tuple[str, str], ...]]  # by the setting's key: values, each with the name of its config
+Shipped = dict[
+    str, tuple[tuple[str, str], ...]
+]  # by the setting's key: values, each with the name of its config
 
 
 @functools.cache
 def shipped_configs() -> dict[Path, Job]:
     """The configs of whole jobs that come with ids3d."""
-    return {file: load([file]) for folder in (".", "tabletop") for file in sorted((CONFIGS / folder).glob("*.yaml"))}
+    return {
+        file: load([file])
+        for folder in (".", "tabletop")
+        for file in sorted((CONFIGS / folder).glob("*.yaml"))
+    }
 
 
 def _add(found: Shipped, key: str, value: Any, file: Path) -> None:

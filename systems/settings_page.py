@@ -1,4 +1,4 @@
-"""What is said of settings: docs/settings.md, which `python -m ids3d.systems.settings_page FILE` writes, and --help KEY."""
+"""What is said of settings: docs/settings.md, which `python -m ids3d.systems.settings_page FILE` writes, and --help."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 import textwrap
 from collections.abc import Iterable, Sequence
 
-from ids3d.cli import ArgumentParser, launch_command, run_command
+from ids3d.cli import ArgumentParser, run_command
 from ids3d.config.describing import Setting
 from ids3d.config.habits import habit
 from ids3d.errors import UserError, nearest
@@ -26,10 +26,10 @@ A setting is typed as `key=value` behind the config, or written into a YAML file
 python launch.py --config configs/ids-llff.yaml guidance.w_cut=3 edit.rounds=6
 ```
 
-Each has its type here, the interval that it must be in (a square bracket includes that end, a round one does not) and its default;
-where a config that comes with ids3d says another value, that and the config's name are beside it. `python launch.py --help
-guidance.w_cut` prints the same of one setting, `--help ids` of a type of module, `--help guidance` of a kind; `--print-config` what
-a run would have. This page is made from the code, by `make docs`.
+Each has its type here, the interval that it must be in (a square bracket includes that end, a round one does not) and its
+default; where a config that comes with ids3d says another value, that and the config's name are beside it. `python launch.py
+--help guidance.w_cut` prints the same of one setting, `--help ids` of a type of module, `--help guidance` of a kind;
+`--print-config` what a run would have. This page is made from the code, by `make docs`.
 """
 TITLES = {
     Job.__name__: "All jobs",
@@ -108,7 +108,9 @@ def help_on(key: str) -> str:
 
 def _hint(key: str) -> str:
     known = groups(all_kinds())
-    settings = [s.key for group in known for s in (*group.common, *(s for of in group.types for s in of.settings))]
+    settings = [
+        s.key for group in known for s in (*group.common, *(s for of in group.types for s in of.settings))
+    ]
     same = dict.fromkeys(name for name in settings if name.endswith(f".{key}"))
     if same:
         return f"did you mean {' or '.join(same)}?"
@@ -122,7 +124,7 @@ def _on_settings(key: str, known: Sequence[Group]) -> Iterable[str]:
     for group in known:
         named = [(s, of.name) for of in group.types for s in of.settings]
         for setting, owner in named or [(s, "") for s in group.common]:
-            if setting.key == key or setting.key.startswith(f"{key}.") and not group.types:
+            if setting.key == key or (not group.types and setting.key.startswith(f"{key}.")):
                 owners.setdefault(setting, []).append(owner)
     for setting, names in owners.items():
         yield _paragraph(setting, f"  of {', '.join(names)}" if all(names) else "")

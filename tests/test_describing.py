@@ -30,9 +30,7 @@ class Base:
 
     both: str = "a # b"  # "quoted" # and so on
     # above,
-    wrapped: str = (
-        "x"  # and within
-    )
+    wrapped: str = "x"  # and within
     # of nothing
 
     ignored: str = ""  # type: ignore[assignment]  # after a checker's
@@ -40,7 +38,6 @@ class Base:
     inner: Inner = field(default_factory=Inner)
 
     def __post_init__(self) -> None:
-        local: int = 1  # no field
         check_bounds(self, plain=f"[{TWO - 2}, 9]", two=HALF)
 
 
@@ -77,7 +74,18 @@ def test_settings_are_as_they_are_typed() -> None:
     found = {setting.key: setting for setting in describe(Extended, "at")}
     assert list(found) == [
         f"at.{key}"
-        for key in ("plain", "two", "none", "both", "wrapped", "ignored", "silent", "inner.depth", "choice", "needed")
+        for key in (
+            "plain",
+            "two",
+            "none",
+            "both",
+            "wrapped",
+            "ignored",
+            "silent",
+            "inner.depth",
+            "choice",
+            "needed",
+        )
     ]
     assert found["at.plain"] == Setting("at.plain", "a whole number", "[2, 9]", "4", "behind")
     assert found["at.inner.depth"] == Setting("at.inner.depth", "a whole number", "", "3", "how deep")
@@ -87,7 +95,15 @@ def test_settings_are_as_they_are_typed() -> None:
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(None, "null"), (True, "true"), ((0.05, 1), "[0.05, 1]"), ("", '""'), (1e-4, "0.0001"), ("a", "a"), ([], "[]")],
+    [
+        (None, "null"),
+        (True, "true"),
+        ((0.05, 1), "[0.05, 1]"),
+        ("", '""'),
+        (1e-4, "0.0001"),
+        ("a", "a"),
+        ([], "[]"),
+    ],
 )
 def test_values_are_as_they_are_typed(value: object, text: str) -> None:
     assert written(value) == text

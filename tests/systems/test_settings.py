@@ -64,7 +64,9 @@ def test_every_setting_has_its_place() -> None:
     assert {field.name for cls in EXPORTS.values() for field in dataclasses.fields(cls)} <= items
     for config in CONFIGS:
         for key, value in load([config]).to_mapping().items():
-            inner = {f"{key}.{name}" for name in value if name != "type"} if isinstance(value, dict) else {key}
+            inner = (
+                {f"{key}.{name}" for name in value if name != "type"} if isinstance(value, dict) else {key}
+            )
             assert inner <= items
     headings = re.findall(r"^##+ (.*)", PAGE, re.MULTILINE)
     assert all(name in headings for kind in KINDS for name in names(kind))
@@ -97,11 +99,15 @@ def test_bounds_are_those_that_parsing_holds_to(name: str) -> None:
 
 def test_jobs_defaults_are_what_is_typed(known: list[Group]) -> None:
     for job, config in ((SceneJob, CONFIGS[0]), (ImageJob, CONFIGS[1])):
-        own = {s.key: s for group in known if group.kind in (Job.__name__, job.__name__) for s in group.common}
+        own = {
+            s.key: s for group in known if group.kind in (Job.__name__, job.__name__) for s in group.common
+        }
         loaded = load([config], [f"{key}={s.default}" for key, s in own.items() if s.default is not None])
         for field in dataclasses.fields(job):
             if field.name in module_fields(job):
-                assert getattr(loaded, field.name).type == field.metadata["default"] == own[field.name].default
+                assert (
+                    getattr(loaded, field.name).type == field.metadata["default"] == own[field.name].default
+                )
             elif field.default is not dataclasses.MISSING:
                 assert getattr(loaded, field.name) == field.default
     own = {s.key for group in known if group.kind == TrainingJob.__name__ for s in group.common}
