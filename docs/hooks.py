@@ -33,7 +33,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """The page with its links as they are in the site, and its drawing, for which a script would be fetched, as text."""
+    """The page with the links that it has in the site, and as text its drawing, which a script would be fetched for."""
     place = page.file.src_uri
     source = next((s for s, p in ELSEWHERE.items() if p == place), f"docs/{place}")
 

@@ -71,7 +71,8 @@ def groups(kinds: Collection[str]) -> list[Group]:
     """The settings of jobs, and those of the kinds, whose modules are imported for it; other modules are left out."""
     if "train" in kinds:
         quieten_libraries()  # transformers remarks on what else might be installed when its CLIP is imported
-    found = [_of_job(job, kinds) for job in (Job, *ROOTS)]
+    jobs: tuple[type[Job], ...] = (Job, *ROOTS)
+    found = [_of_job(job, kinds) for job in jobs]
     for key, of_key in kinds_by_key().items():
         found += [_of_kind(key, kind) for kind in of_key if kind in kinds]
     return [*found, _of_exports()] if EXPORT in kinds else found
@@ -165,7 +166,6 @@ def _add(found: Shipped, key: str, value: Any, file: Path) -> None:
     found[key] = (*found.get(key, ()), (written(value), file.name))
 
 
-@functools.cache
 def _shipped_of_job(job: type[Job]) -> Shipped:
     found: Shipped = {}
     for file, of in shipped_configs().items():

@@ -26,10 +26,10 @@ A setting is typed as `key=value` behind the config, or written into a YAML file
 python launch.py --config configs/ids-llff.yaml guidance.w_cut=3 edit.rounds=6
 ```
 
-Each has its type here, the interval that it must be in (a square bracket includes that end, a round one does not) and its
-default; where a config that comes with ids3d says another value, that and the config's name are beside it. `python launch.py
---help guidance.w_cut` prints the same of one setting, `--help ids` of a type of module, `--help guidance` of a kind;
-`--print-config` what a run would have. This page is made from the code, by `make docs`.
+Each has its type here, the interval that it must be in (a square bracket includes that end, a round one does not) and
+its default; where a config that comes with ids3d says another value, that and the config's name are beside it.
+`python launch.py --help guidance.w_cut` prints the same of one setting, `--help ids` of a type of module,
+`--help guidance` of a kind; `--print-config` what a run would have. This page is made from the code, by `make docs`.
 """
 TITLES = {
     Job.__name__: "All jobs",
@@ -79,8 +79,9 @@ def _facts(setting: Setting, quote: str = "") -> str:
     values: dict[str, list[str]] = {}
     for value, config in setting.shipped:
         values.setdefault(value, []).append(config)
-    others = "".join(f", {quote}{value}{quote} in {', '.join(values[value])}" for value in values)
-    return f"{setting.type}{interval}; default {quote}{setting.default}{quote}{others}"
+    others = "; ".join(f"{quote}{value}{quote} in {', '.join(configs)}" for value, configs in values.items())
+    default = f"{quote}{setting.default}{quote}{f' ({others})' if others else ''}"
+    return f"{setting.type}{interval}; default {default}"
 
 
 def _markdown(text: str) -> str:

@@ -53,7 +53,7 @@ def describe(cls: Any, where: str = "") -> list[Setting]:
     found = []
     for field in dataclasses.fields(cls):
         key, hint = f"{where}.{field.name}" if where else field.name, hints[field.name]
-        if dataclasses.is_dataclass(hint) and field.default_factory is hint:
+        if dataclasses.is_dataclass(hint) and field.default_factory is not dataclasses.MISSING:
             found += describe(hint, key)
             continue
         default = None if field.default is dataclasses.MISSING else written(field.default)
