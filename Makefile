@@ -29,7 +29,7 @@ test-all: setup
 # The page of every setting, from the code, and the site with it: site/index.html, which needs no network to be read.
 docs: setup
 	$(BIN)/python -m ids3d.systems.settings_page docs/settings.md
-	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 lint: setup
 	$(BIN)/ruff check .

@@ -30,7 +30,9 @@ class Base:
 
     both: str = "a # b"  # "quoted" # and so on
     # above,
-    wrapped: str = "x"  # and within
+    wrapped: str = (
+        "a text that is long enough"  # and within brackets, which the formatter puts about such a line
+    )
     # of nothing
 
     ignored: str = ""  # type: ignore[assignment]  # after a checker's
@@ -58,7 +60,7 @@ def test_comments_above_and_behind_are_read() -> None:
         "plain": "behind",
         "two": "above, in two lines",
         "both": '"quoted" # and so on',
-        "wrapped": "above, and within",
+        "wrapped": "above, and within brackets, which the formatter puts about such a line",
         "ignored": "after a checker's",
     }
 
