@@ -14,7 +14,7 @@ from ids3d.errors import UserError, nearest
 from ids3d.experiment import ImageJob, Job, SceneJob, TrainingJob
 from ids3d.files import atomic_write
 from ids3d.registry import KINDS
-from ids3d.systems.settings import EXPORT, Group, all_kinds, groups, kinds_by_key
+from ids3d.systems.settings import EXPORT, Group, Type, all_kinds, groups, kinds_by_key
 
 WIDTH = 100  # columns of --help
 INTRODUCTION = """\
@@ -99,8 +99,14 @@ def help_on(key: str) -> str:
     known = groups(kinds[head] if head in kinds else [key] if key in all_kinds() else all_kinds())
     found = [
         *_on_settings(key, known),
-        *(part for group in known if key in (group.kind, group.key) for part in _on_group(group)),
-        *(part for group in known for of in group.types if of.name == key for part in _on_type(group, key)),
+        *(p for group in known if key in (group.kind, group.key) for p in _on_group(group)),
+        *(
+            p
+            for group in known
+            for of in group.types
+            if of.name == key
+            for p in _on_type(group, of, of.settings)
+        ),
     ]
     if not found:
         raise UserError(f"nothing is called {key[:100]!r}: {_hint(key)}")
@@ -135,15 +141,13 @@ def _on_group(group: Group) -> Iterable[str]:
     yield _filled(f"{_title(group)}: {group.about}")
     yield from map(_paragraph, group.common)
     for of in group.types:
-        yield _filled(f"{group.key or group.kind}={of.name}: {of.about}")
-        yield from map(_paragraph, group.own(of))
+        yield from _on_type(group, of, group.own(of))
 
 
-def _on_type(group: Group, name: str) -> Iterable[str]:
-    for of in group.types:
-        if of.name == name:
-            yield _filled(f"{group.key or group.kind}={name}: {of.about}")
-            yield from map(_paragraph, of.settings)
+def _on_type(group: Group, of: Type, settings: Sequence[Setting]) -> Iterable[str]:
+    typed = f"{group.key}={of.name}" if group.key else f"--export RUN {of.name}"
+    yield _filled(f"{typed}: {of.about}")
+    yield from map(_paragraph, settings)
 
 
 def _paragraph(setting: Setting, owners: str = "") -> str:

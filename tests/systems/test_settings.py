@@ -164,7 +164,9 @@ def test_help_on_a_module_and_a_kind(capsys: pytest.CaptureFixture[str]) -> None
     assert guidance.startswith("guidance\n  the method that edits\n")
     samplers = help_on("sampler")
     assert "guidance=p2p: " in samplers and "guidance=ids: " not in samplers
-    assert "mesh" in help_on("export") and "faces\n" in help_on("mesh")
+    assert "\n--export RUN points: " in help_on("export")
+    mesh = help_on("mesh")
+    assert mesh.startswith("--export RUN mesh: ") and "\nfaces\n" in mesh and "\ndevice\n" in mesh
 
 
 def test_help_alone_is_that_of_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
