@@ -193,7 +193,7 @@ def run_scene(job: SceneJob, arguments: argparse.Namespace) -> Figures:
 def viewing() -> ModuleType:
     """Return the module that opens viewers. Raises UserError where what it needs is not installed."""
     if importlib.util.find_spec("viser") is None:
-        raise UserError("--view needs viser, which is not installed: pip install 'ids3d[viewer]'")
+        raise UserError("--view needs viser, which is not installed: pip install -e '.[viewer]'")
     from ids3d.systems.viewer import following
 
     return following

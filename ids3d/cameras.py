@@ -277,6 +277,11 @@ class Views:
     def __len__(self) -> int:
         return len(self.cameras)
 
+    @property
+    def pixels(self) -> int:
+        """Of all views together."""
+        return self.images.shape[:3].numel()
+
     def __getitem__(self, index: int | slice | Tensor) -> Views:
         """Return the chosen views; an int keeps a batch of one."""
         order = torch.arange(len(self))[index.cpu() if isinstance(index, Tensor) else index].reshape(-1)

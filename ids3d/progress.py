@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sized
@@ -10,6 +11,11 @@ from typing import TypeVar
 from tqdm import tqdm
 
 T = TypeVar("T")
+
+QUICK = 3.0
+"""Seconds within which a phase may be over without a word, where that is usual (`delay`)."""
+
+_silenced = False
 
 
 class Progress:
@@ -49,7 +55,7 @@ class Progress:
                 dynamic_ncols=True,
                 file=sys.stderr,
             )
-            if sys.stderr.isatty()
+            if sys.stderr.isatty() and not _silenced
             else None
         )
 
@@ -71,6 +77,8 @@ class Progress:
             self._print()
 
     def _print(self) -> None:
+        if _silenced:
+            return
         self._printed = time.monotonic()
         line = tqdm.format_meter(
             self._done,
@@ -83,6 +91,17 @@ class Progress:
             bar_format="{desc}: {n_fmt}/{total_fmt} [{elapsed} so far, {remaining} left, {rate_fmt}{postfix}]",
         )
         print(line, file=sys.stderr, flush=True)
+
+
+@contextlib.contextmanager
+def silenced() -> Iterator[None]:
+    """Within the context, no progress is shown in this process (`--quiet`)."""
+    global _silenced
+    before, _silenced = _silenced, True
+    try:
+        yield
+    finally:
+        _silenced = before
 
 
 def track(

@@ -228,7 +228,7 @@ def test_without_viser_the_viewer_says_what_to_install(
     monkeypatch.setattr("importlib.util.find_spec", lambda name, package=None: None)
     monkeypatch.setattr("sys.argv", ["launch.py", "--view", "anywhere"])
     assert launch.command() == 2
-    assert "pip install 'ids3d[viewer]'" in capsys.readouterr().err
+    assert "pip install -e '.[viewer]'" in capsys.readouterr().err
 
 
 def test_a_viewer_listens_on_this_machine_alone_unless_told_otherwise() -> None:

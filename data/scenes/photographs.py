@@ -16,12 +16,11 @@ from torch import Tensor
 
 from ids3d.data.scenes.undistortion import Undistortion
 from ids3d.errors import UserError
-from ids3d.progress import track
+from ids3d.progress import QUICK, track
 
 SUFFIXES = {".jpg", ".jpeg", ".png"}
 _ORIENTATION = 0x0112  # EXIF tag; its values 5 to 8 exchange width and height
 _THREADS = 8  # at most; each holds one image at the size that it is decoded at
-_SILENT = 3.0  # seconds that reading may take before it shows its progress
 
 T = TypeVar("T")
 
@@ -123,7 +122,7 @@ def read_photographs(
             values = values[..., :3] + (1 - values[..., 3:]) * behind
         images[i] = values.clamp(0, 1)
 
-    for _ in track(_in_threads(read, range(n)), "reading images", n, unit="image", delay=_SILENT):
+    for _ in track(_in_threads(read, range(n)), "reading images", n, unit="image", delay=QUICK):
         pass
     return images, opacity
 
@@ -149,7 +148,7 @@ def read_masks(
             pixels = undistortion.apply(pixels[..., None], height, width, order=1)[..., 0]
         masks[i] = torch.from_numpy(pixels) > 127
 
-    for _ in track(_in_threads(read, range(len(paths))), "reading masks", len(paths), delay=_SILENT):
+    for _ in track(_in_threads(read, range(len(paths))), "reading masks", len(paths), delay=QUICK):
         pass
     return masks
 

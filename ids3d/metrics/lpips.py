@@ -99,7 +99,7 @@ def _load(variant: str) -> torch.nn.Module:
     except (ImportError, RuntimeError) as error:  # a torchvision of another torch raises either
         raise UserError(
             f"LPIPS by {variant} needs packages that are not here or do not load ({error}): pip install "
-            "'ids3d[lpips]', with a torchvision that matches torch, or use the tabletop CLIP's"
+            "-e '.[lpips]', with a torchvision that matches torch, or use the tabletop CLIP's"
         ) from error
     except (URLError, OSError) as error:
         raise UserError(

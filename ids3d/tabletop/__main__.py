@@ -201,6 +201,7 @@ def run_cosines(given: argparse.Namespace) -> None:
         world, size = world_of(given.prior)
     print(f"red, green, blue ({world.name})\n{table(world, cosines(world, size, scenes=given.scenes))}")
     if given.prior is not None:
+        quieten_libraries()
         seen = cosines(world, size, latents_of(given.prior, "cpu"), given.scenes)
         print(f"\nlatents of {given.prior}\n{table(world, seen)}")
 

@@ -39,8 +39,8 @@ class TensorBoardLog(Tracker):
             import tensorboard
         except ImportError:
             raise UserError(
-                "tracking=tensorboard: TensorBoard is not installed: pip install 'ids3d[tensorboard]', or use "
-                "tracking=csv"
+                "tracking=tensorboard: TensorBoard is not installed: pip install -e '.[tensorboard]', or "
+                "use tracking=csv"
             ) from None
         self.folder = folder / "tensorboard"
         self._file: EventFile | None = None

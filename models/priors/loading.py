@@ -14,6 +14,7 @@ from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from ids3d.errors import UserError
+from ids3d.progress import QUICK, track
 from ids3d.reading import given_path
 from ids3d.schedule import DiffusionSchedule
 
@@ -46,13 +47,21 @@ def load_checkpoint(path: str, dtype: torch.dtype, variant: str | None = None) -
     """
     source, options = _locate(path)
     options |= {"variant": variant} if variant else {}
-    unet = _load(UNet2DConditionModel, source, "unet", torch_dtype=dtype, **options)
-    vae = _load(AutoencoderKL, source, "vae", torch_dtype=dtype, **options)
-    text_encoder = _load(CLIPTextModel, source, "text_encoder", dtype=dtype, **options)
-    options.pop("variant", None)
-    tokenizer = _load(CLIPTokenizer, source, "tokenizer", **options)
-    # Whatever sampler the checkpoint names, DDPM's class reads the noise schedule out of its settings.
-    scheduler = _load(DDPMScheduler, source, "scheduler", **options)
+    settings = {key: value for key, value in options.items() if key != "variant"}
+    parts: dict[str, tuple[Any, dict[str, Any]]] = {
+        "unet": (UNet2DConditionModel, {"torch_dtype": dtype, **options}),
+        "vae": (AutoencoderKL, {"torch_dtype": dtype, **options}),
+        "text_encoder": (CLIPTextModel, {"dtype": dtype, **options}),
+        "tokenizer": (CLIPTokenizer, settings),
+        # Whatever sampler the checkpoint names, DDPM's class reads the noise schedule out of its settings.
+        "scheduler": (DDPMScheduler, settings),
+    }
+    unet, vae, text_encoder, tokenizer, scheduler = (
+        _load(cls, source, part, **how)
+        for part, (cls, how) in track(
+            parts.items(), "opening the prior", len(parts), unit="part", delay=QUICK
+        )
+    )
     _check(path, unet, vae, text_encoder, tokenizer)
     try:
         # the product in double precision: β_t, a difference of neighbours, would otherwise lose half its digits

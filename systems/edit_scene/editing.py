@@ -16,6 +16,7 @@ from ids3d.images import colour_depth, depth_range, difference, panel, resize
 from ids3d.metrics import psnr
 from ids3d.models.priors.protocol import Prompt, editing_size
 from ids3d.models.renderers.protocol import Render, Renderer
+from ids3d.progress import QUICK, track
 from ids3d.report.page import stack_rows
 from ids3d.systems.edit_scene.curves import GuidanceCurves
 from ids3d.systems.edit_scene.protocol import EditConfig, SceneEdit
@@ -92,10 +93,16 @@ class EditingSystem(pl.LightningModule):
         """Where the edit may act, made and shown when it is first asked for; None: everywhere."""
         if self._region_setting == DIFFERENCE and self._region is None:
             cameras, full = self.cameras, self.scene.train.cameras
-            z_src = torch.stack([self.sources.latent(view, cameras[view]) for view in range(len(cameras))])
+            views = track(range(len(cameras)), "source views", delay=QUICK)
+            z_src = torch.stack([self.sources.latent(view, cameras[view]) for view in views])
             size = (full.height, full.width)
             self._region = region_of_difference(self.prior, z_src, self.prompts, size, self.seed)
         return self._region
+
+    @property
+    def uncounted(self) -> tuple[str, ...]:
+        """What of the work is not counted beforehand."""
+        return ("finding the region",) if self._region_setting == DIFFERENCE else ()
 
     def setup(self, stage: str) -> None:
         self.cameras = self.cameras.to(self.device)

@@ -15,11 +15,13 @@ from torch import Tensor
 from ids3d.config.bounds import STEPS, WEIGHT, check_bounds
 from ids3d.models.renderers.protocol import Renderer
 from ids3d.models.samplers.protocol import Sampler
+from ids3d.progress import QUICK, track
 from ids3d.registry import register
 from ids3d.seeding import generator_for
 from ids3d.systems.edit_scene.editing import EditingSystem
 from ids3d.systems.edit_scene.protocol import EditConfig, SceneEdit
 from ids3d.systems.edit_scene.region import Region
+from ids3d.systems.work import Work
 
 
 class GuidanceStep(NamedTuple):
@@ -115,6 +117,23 @@ class EditThroughPictures(EditingSystem):
 
     def steps(self) -> int:
         return self.rounds * self._steps_per_round()
+
+    def work(self) -> Work:
+        """See `CountsWork`."""
+        cfg, train, (height, width) = self.cfg, self.scene.train, self.size
+        n, edited = len(train), self._turns * len(self.batches[0])  # by this process, at most
+        looks = self.steps() // cfg.validate_every if cfg.validate_every else 0
+        by = "all steps of the sampler" if isinstance(self.method, Sampler) else f"{self.guidance_steps} steps"
+        return Work(
+            f"{self.rounds} rounds, each: {by} on each of {n} views, {len(self.batches[0])} at once, then "
+            f"{cfg.fit_steps} steps of fitting the field to them, {cfg.rays_per_step:,} rays each",
+            guided=self.rounds * self.guidance_steps * edited,
+            batch=len(self.batches[0]),
+            coded=n + (self.rounds - 1) * edited + 2 * self.rounds * n,
+            trained_rays=self.rounds * cfg.fit_steps * cfg.rays_per_step,
+            rendered_rays=((self.rounds - 1) * edited + 2 * looks * len(self.scene.test)) * height * width,
+            uncounted=self.uncounted,
+        )
 
     def batch_of_step(self, index: int) -> GuidanceStep | FitStep:
         """What is done in a step: batch after batch of views is edited, then the field fitted, in each round.
@@ -299,7 +318,8 @@ class EditThroughPictures(EditingSystem):
         """What the edit changes in the views' images, (n, H, W, 3), at the images' own size."""
         if self._change is None:
             parts = []
-            for views in map(list, self.batches):
+            for batch in track(self.batches, "decoding the edits", unit="batch", delay=QUICK):
+                views = list(batch)
                 change = self.prior.decode(self.latents[views]) - self.prior.decode(self._sources(views))
                 change = self._finite_or(torch.zeros_like(change), change)
                 full = F.interpolate(

@@ -16,6 +16,7 @@ from ids3d.seeding import generator_for
 from ids3d.systems.edit_scene.editing import EditingSystem
 from ids3d.systems.edit_scene.protocol import EditConfig, SceneEdit
 from ids3d.systems.optim import CalibratedSGD, cosine
+from ids3d.systems.work import Work
 
 
 @register("edit-scene", "pull-back")
@@ -50,6 +51,21 @@ class EditScene(EditingSystem):
 
     def steps(self) -> int:
         return self.cfg.steps
+
+    def work(self) -> Work:
+        """See `CountsWork`."""
+        cfg, (height, width) = self.cfg, self.size
+        edits, looks = cfg.steps * cfg.views_per_step, cfg.steps // cfg.validate_every if cfg.validate_every else 0
+        sources, views = min(edits, len(self.cameras)), f"{cfg.views_per_step} view"
+        return Work(
+            f"{cfg.steps:,} steps on {views}{'s' * (cfg.views_per_step > 1)}, each pulled back to the field",
+            guided=edits,
+            batch=cfg.views_per_step,
+            coded=3 * edits + sources,  # forwards with a graph, and backwards, which is about two more
+            trained_rays=edits * height * width,
+            rendered_rays=(edits + sources + 2 * looks * len(self.scene.test)) * height * width,
+            uncounted=self.uncounted,
+        )
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         groups = self.renderer.parameter_groups()

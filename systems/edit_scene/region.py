@@ -14,6 +14,7 @@ from torch import Tensor
 from ids3d.data.scenes.photographs import find_photographs, inspect, read_masks
 from ids3d.errors import UserError
 from ids3d.models.priors.protocol import Prior, Prompt
+from ids3d.progress import QUICK, track
 from ids3d.reading import given_path, plain_file
 from ids3d.scene import Scene
 from ids3d.seeding import generator_for
@@ -106,7 +107,7 @@ def region_of_difference(
     shares = torch.linspace(*TIMESTEPS, NOISES, device=z_src.device)
     t = (shares * (prior.schedule.num_timesteps - 1)).round().long()
     inside = []
-    for view, z in enumerate(z_src):
+    for view, z in enumerate(track(z_src, "finding the region", len(z_src), delay=QUICK)):
         generator = generator_for(seed, f"region/{view}")
         noises = torch.randn(NOISES, *z.shape, generator=generator).to(z)
         difference = torch.zeros_like(z[0], dtype=torch.float32)

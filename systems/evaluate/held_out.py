@@ -118,6 +118,22 @@ class Evaluate:
             return None
         return ClipScore(TABLETOP_CLIP if self.cfg.clip == "tabletop" else self.cfg.clip).to(self.device)
 
+    def work(self) -> Work:
+        """See `CountsWork`."""
+        cfg, test = self.cfg, self.scene.test
+        height, width = self._film_size()
+        film = f", a film of {cfg.film_frames} frames of {width}x{height}" if cfg.film_frames else ""
+        return Work(
+            f"{len(test)} held-out views before and after{film}",
+            rendered_rays=2 * test.pixels + 2 * cfg.film_frames * height * width,
+        )
+
+    def _film_size(self) -> tuple[int, int]:
+        """(height, width) of each of the film's halves."""
+        cameras = self.scene.train.cameras
+        scale = min(1.0, self.cfg.film_size / max(cameras.height, cameras.width))
+        return round(cameras.height * scale), round(cameras.width * scale)
+
     def figures(self, source: Renderer, edited: Renderer, step: int) -> dict[str, float]:
         """The figures over the held-out views, under the names of metrics.json; writes the views' images.
 
@@ -165,10 +181,8 @@ class Evaluate:
         """video.mp4: the source beside the edit, along a smooth path near the training cameras."""
         if not self.cfg.film_frames:
             return
-        cameras = self.scene.train.cameras
-        scale = min(1.0, self.cfg.film_size / max(cameras.height, cameras.width))
         path = path_near_cameras(self.scene, self.scene.layout, self.cfg.film_frames)
-        path = path.resized(round(cameras.height * scale), round(cameras.width * scale)).to(self.device)
+        path = path.resized(*self._film_size()).to(self.device)
         video = self.folder / "video.mp4"
         write_film(video, path, [source, edited], self.cfg.film_fps, self.check)
         if self.tracking is not None:

@@ -25,7 +25,7 @@ from ids3d.config.bounds import SHARE, check_bounds
 from ids3d.errors import UserError
 from ids3d.memory import lack_of_memory
 from ids3d.models.renderers.protocol import Renderer
-from ids3d.progress import track
+from ids3d.progress import QUICK, track
 from ids3d.rendering import cubic_resolution
 from ids3d.scene import SceneBounds
 from ids3d.systems.export.fields import ExportSettings, RunFields, Units
@@ -173,7 +173,8 @@ def vertex_colours(
     steps = torch.linspace(COLOUR_FROM, COLOUR_TO, COLOUR_STEPS, dtype=torch.float64) * _thickness(bounds)
     low, high = _inset(bounds.aabb.double().cpu())
     found = []
-    for start in range(0, len(vertices), CHUNK // COLOUR_STEPS):
+    starts = range(0, len(vertices), CHUNK // COLOUR_STEPS)
+    for start in track(starts, "colours", unit="chunk", delay=QUICK):
         chosen = slice(start, start + CHUNK // COLOUR_STEPS)
         along = vertices[chosen, None] + steps[:, None] * inwards[chosen, None]
         inside = ((along >= low) & (along <= high)).all(-1)

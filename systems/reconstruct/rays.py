@@ -15,6 +15,7 @@ from ids3d.models.renderers.protocol import RayRender, Renderer
 from ids3d.registry import register
 from ids3d.scene import Scene
 from ids3d.seeding import generator_for
+from ids3d.systems.work import Work
 
 
 @register("reconstruct", "rays")
@@ -98,6 +99,16 @@ class Reconstruct(pl.LightningModule):
 
     def steps(self) -> int:
         return self.cfg.steps
+
+    def work(self) -> Work:
+        """See `CountsWork`."""
+        cfg, test = self.cfg, self.scene.test
+        looks = cfg.steps // cfg.validate_every if cfg.validate_every else 0
+        return Work(
+            f"{cfg.steps:,} steps of {cfg.rays_per_step:,} rays, from coarse to fine",
+            trained_rays=cfg.steps * cfg.rays_per_step,
+            rendered_rays=(looks + 1) * test.pixels,
+        )
 
     def batch_of_step(self, index: int) -> torch.Generator:
         """What a step draws its rays from, and all else: each process from its own."""

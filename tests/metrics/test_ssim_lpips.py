@@ -94,7 +94,7 @@ def test_what_is_not_installed_is_one_line() -> None:
         try:
             provider = PackagedLpips(kind)  # type: ignore[arg-type]
         except UserError as error:
-            assert "ids3d[lpips]" in str(error) or "downloaded" in str(error)
+            assert "pip install -e '.[lpips]'" in str(error) or "downloaded" in str(error)
         else:
             a, b = (x.permute(2, 0, 1)[None] for x in images(3, (64, 64)))
             assert float(provider(a, a)) == pytest.approx(0, abs=1e-6) and float(provider(a, b)) > 0

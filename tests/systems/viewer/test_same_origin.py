@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-pytest.importorskip("viser", reason="the viewer's tests need viser: pip install 'ids3d[viewer]'")
+pytest.importorskip("viser", reason="the viewer's tests need viser: pip install -e '.[viewer]'")
 
 import viser
 from websockets.datastructures import Headers

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 import torch
 
-pytest.importorskip("viser", reason="the viewer's tests need viser: pip install 'ids3d[viewer]'")
-pytest.importorskip("selenium", reason="the viewer's tests need selenium: pip install 'ids3d[dev]'")
+pytest.importorskip("viser", reason="the viewer's tests need viser: pip install -e '.[viewer]'")
+pytest.importorskip("selenium", reason="the viewer's tests need selenium: pip install -e '.[dev]'")
 
 from ids3d.experiment import SceneJob
 from ids3d.systems.fields import load_field, save_field
