@@ -113,6 +113,9 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
         help="replace the run of that tag, once the new one is finished (scenes only)",
     )
     parser.add_argument(
+        "--quiet", action="store_true", help="say nothing but warnings, errors and the final figures"
+    )
+    parser.add_argument(
         "overrides", nargs="*", metavar="key=value", help="settings that override those of the files"
     )
     arguments = parser.parse_intermixed_args(argv)
@@ -143,6 +146,8 @@ def check_viewing(parser: ArgumentParser, arguments: argparse.Namespace) -> None
         parser.error("--view looks at a run that is started: not with --test or --print-config")
     if arguments.view is None and (arguments.host is not None or arguments.port is not None):
         parser.error("--host and --port are for --view")
+    if arguments.view is not None and arguments.quiet:
+        parser.error("--view says where it can be looked at: not with --quiet")
     if not 1 <= (8080 if arguments.port is None else arguments.port) <= 65535:
         parser.error(f"--port {arguments.port}: expected 1 to 65535")
 
@@ -216,6 +221,23 @@ def show_log() -> None:
 def main(argv: Sequence[str]) -> None:
     """Do what the command line says. Raises UserError or Interrupted."""
     arguments = parse_arguments(argv)
+    if not arguments.quiet:
+        carry_out(arguments)
+        return
+    from ids3d.progress import silenced
+
+    own = logging.getLogger("ids3d")
+    level = own.level
+    own.setLevel(logging.WARNING)
+    try:
+        with silenced():
+            carry_out(arguments)
+    finally:
+        own.setLevel(level)
+
+
+def carry_out(arguments: argparse.Namespace) -> None:
+    """Do what the parsed command line says. Raises UserError or Interrupted."""
     from ids3d.config import find_config
     from ids3d.experiment import ImageJob, SceneJob, TrainingJob, load
     from ids3d.quiet import quieten_libraries
@@ -244,11 +266,9 @@ def main(argv: Sequence[str]) -> None:
         raise UserError("--view is for runs over a scene")
     if isinstance(job, SceneJob):
         from ids3d.systems.saved_run import evaluate_again
+        from ids3d.systems.summary import show_results
 
-        figures = evaluate_again(job) if arguments.test else run_scene(job, arguments)
-        for name, value in figures.items():
-            print(f"{name} = {value:.4g}" if isinstance(value, float) else f"{name} = {value}")
-        print(f"results: {job.folder}")
+        show_results(job, evaluate_again(job) if arguments.test else run_scene(job, arguments))
     elif arguments.test:
         raise UserError(
             f"--test {arguments.test}: that was no run of a scene, which is what --test evaluates"

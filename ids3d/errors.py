@@ -9,6 +9,11 @@ LONGEST = 1000
 """Characters of a message: one that quotes a whole file is no help."""
 
 
+def printable(text: str) -> str:
+    """Return a text in which what would command a terminal, or cannot be written, is shown as its code."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
 class UserError(Exception):
     """Something that the user can put right. The message is one line: what is wrong, where, and what to do.
 
@@ -18,9 +23,7 @@ class UserError(Exception):
     def __init__(self, message: str) -> None:
         line = " ".join(message.split())
         line = line if len(line) <= LONGEST else f"{line[: LONGEST // 2]} ... {line[-LONGEST // 2 :]}"
-        # What would command a terminal, or cannot be written, is shown as its code.
-        shown = (c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
-        super().__init__("".join(shown))
+        super().__init__(printable(line))
 
 
 class Interrupted(Exception):

@@ -105,6 +105,7 @@ class Scene:
         truth: the edited test views, where they are known.
         captions: what the scene shows (source) and what the edit should show (target), where the folder says.
         name: what people call it, such as its folder's; empty: nothing.
+        taken_as: the format that it was found to have, and by what; empty: the config says the format.
     """
 
     train: Views
@@ -115,6 +116,7 @@ class Scene:
     truth: Truth | None = None
     captions: tuple[str, str] | None = None
     name: str = ""
+    taken_as: str = ""
 
     def __post_init__(self) -> None:
         if self.truth is not None and len(self.truth.images) != len(self.test):

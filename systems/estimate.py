@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -46,6 +46,10 @@ class Costs:
     guided_gb: float = 0.0
     ray_gb: float = 0.0
 
+    def with_rays(self, rays: Costs) -> Costs:
+        """These, with another's of the rays."""
+        return replace(self, trained_ray=rays.trained_ray, rendered_ray=rays.rendered_ray, ray_gb=rays.ray_gb)
+
     def seconds(self, work: Work) -> float:
         """What some work takes."""
         return (
@@ -54,6 +58,15 @@ class Costs:
             + self.trained_ray * work.trained_rays
             + self.rendered_ray * work.rendered_rays
         )
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Time and memory in words, and what that rests on."""
+
+    time: str
+    memory: str
+    basis: str
 
 
 def seconds_of(step: Callable[[], object], device: torch.device, times: int = 2) -> float:
@@ -100,7 +113,7 @@ def ray_costs(renderer: Renderer, scene: Scene, rays_at_once: int, device: torch
     cameras, generator = scene.train.cameras.to(device), torch.Generator().manual_seed(0)
     before = peak_gb(device)
     groups = renderer.parameter_groups()
-    adam = torch.optim.Adam([*groups.density, *groups.appearance], lr=0.0)
+    adam = torch.optim.Adam([*groups.density, *groups.appearance], lr=0.0, fused=True)
     sides = (len(cameras), cameras.height, cameras.width)
 
     def step() -> None:
@@ -112,11 +125,26 @@ def ray_costs(renderer: Renderer, scene: Scene, rays_at_once: int, device: torch
         loss.backward()  # type: ignore[no-untyped-call]
         adam.step()
 
-    trained = seconds_of(step, device) / rays_at_once
+    trained = seconds_of(step, device, times=3) / rays_at_once
     ray_gb = max(0.0, peak_gb(device) - before)
     small = cameras[0].resized(SIDE, SIDE)
-    rendered = seconds_of(lambda: renderer.render(small), device, times=1) / SIDE**2
+    rendered = seconds_of(lambda: renderer.render(small), device, times=3) / SIDE**2
     return Costs(trained_ray=trained, rendered_ray=rendered, ray_gb=ray_gb)
+
+
+def basis_in_words(timed: Sequence[str], uncounted: Sequence[str]) -> str:
+    """What an estimate rests on, and what it leaves out."""
+    rests = f"from {' and '.join(timed)}, timed just now" if timed else "of what can be counted"
+    return f"{rests}; not counted: {', '.join(uncounted)}"
+
+
+def memory_in_words(device: torch.device, parts: Sequence[tuple[float, str]]) -> str:
+    """The sum of some GB, and what each is for; of a GPU, beside what it has."""
+    each = ", ".join(f"{gb:.2g} {what}" for gb, what in parts if gb >= 0.005)
+    has = ""
+    if device.type == "cuda":
+        has = f" of the {torch.cuda.get_device_properties(device).total_memory / 1e9:.3g} of {device}"
+    return f"about {sum(gb for gb, _ in parts):.2g} GB{has}: {each}"
 
 
 def in_words(seconds: float) -> str:
@@ -131,14 +159,17 @@ def in_words(seconds: float) -> str:
     return f"{max(1, round(seconds))} s"
 
 
-def total(parts: Sequence[tuple[str, float | None]]) -> str:
+def total(parts: Sequence[tuple[str, float | None]], at_most: bool = False) -> str:
     """The seconds of the phases and of all, in words; None: not known.
 
-    >>> total([("reconstruct", 120.0), ("edit", None)])
-    'about 2 min, and edit, which is not known: reconstruct 2 min'
+    >>> total([("reconstruct", 120.0), ("edit", None)], at_most=True)
+    'about 2 min or less, and edit, which is not known: reconstruct 2 min'
     """
     known = [(name, seconds) for name, seconds in parts if seconds is not None]
     unknown = [name for name, seconds in parts if seconds is None]
+    if not known:
+        return "not known"
     each = ", ".join(f"{name} {in_words(seconds)}" for name, seconds in known)
     rest = f", and {' and '.join(unknown)}, which is not known" if unknown else ""
-    return f"about {in_words(sum(seconds for _, seconds in known))}{rest}: {each}" if known else "not known"
+    whole = f"about {in_words(sum(seconds for _, seconds in known))}{' or less' if at_most else ''}"
+    return f"{whole}{rest}" + (f": {each}" if len(parts) > 1 else "")

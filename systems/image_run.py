@@ -27,10 +27,12 @@ from ids3d.provenance import record
 from ids3d.systems.divergence import finite_views
 from ids3d.systems.edit_images.latents import EditImages
 from ids3d.systems.evaluate.held_out import TABLETOP_CLIP
+from ids3d.systems.image_overview import show_image_run
 from ids3d.systems.prompts import task_prompts, warn_of_foreign_images
 from ids3d.systems.report import report_images
 from ids3d.systems.stopping import GracefulStop
 from ids3d.systems.storage import Figures, fingerprint, memory_figures, read_figures, write_json
+from ids3d.systems.summary import show_results
 from ids3d.tasks import EditTask, SourceImage
 from ids3d.tracking import Row, Subject, Tracking
 
@@ -219,7 +221,9 @@ def run(job: ImageJob) -> None:
             record(job)
             try:
                 try:
-                    for batch in batches(work.prepared(), work.cfg.batch_size):
+                    for number, batch in enumerate(batches(work.prepared(), work.cfg.batch_size)):
+                        if number == 0 and log.isEnabledFor(logging.INFO):
+                            show_image_run(work, batch)
                         work.edit(batch, tracking)
                 finally:
                     results = write_table(job.folder, work.tasks)
@@ -233,9 +237,7 @@ def run(job: ImageJob) -> None:
                 write_json(job.folder / "metrics.json", figures)
             finally:
                 tracking.close()
-    for name, value in means.items():
-        print(f"{name} = {value:.4g}")
-    print(f"results: {job.folder}")
+    show_results(job, {**figures})
     if work.failures.lines:
         failed = len(work.failures.lines)
         raise work.failures.kind(

@@ -17,13 +17,6 @@ from ids3d.report.page import Figure, Report, Table
 SHOWN = 8
 """Images at most: a report of a thousand would open slowly."""
 
-PAIRED = {
-    "psnr": "PSNR to the photograph or true edit, dB",
-    "psnr_inside": "PSNR to the true edit inside its mask, dB",
-    "psnr_outside": "PSNR to the true edit outside its mask, dB",
-    "clip_score": "CLIP score of the target",
-}
-
 
 def report_scene(job: Job, prompts: tuple[str, str], figures: Mapping[str, float | str | None]) -> Path:
     """report.html in a scene's run: its figures, before and after, and its panels of held-out views."""

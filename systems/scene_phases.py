@@ -294,7 +294,7 @@ class SceneEditRun(SceneRun):
         self.method = self.job.guidance.build(self.prior)
         self.prepare_evaluation()
         untrained = self.build_renderer()
-        self._build_edit(untrained, untrained, Watch())
+        self.build_edit(untrained, untrained, Watch())
 
     def prepare_evaluation(self) -> None:
         """Open what evaluates. Raises UserError."""
@@ -335,7 +335,8 @@ class SceneEditRun(SceneRun):
         """What this run has saved of an unfinished edit."""
         return self._resume(self.checkpoints / "interrupted.ckpt", self.edit_key())
 
-    def _build_edit(self, edited: Renderer, source: Renderer, watch: Watch) -> Any:
+    def build_edit(self, edited: Renderer, source: Renderer, watch: Watch) -> Any:
+        """The system that edits a field, beside its source."""
         job = self.job
         inputs = SceneEdit(
             *(self.scene, source, self.prior, self.method, self.prompts, job.seed, self.tracking),
@@ -353,7 +354,7 @@ class SceneEditRun(SceneRun):
             self.editing.discard()
             return self.restore_edited(source, finished)
         edited, watch = copy.deepcopy(source), Watch()
-        module = self._build_edit(edited, source, watch)
+        module = self.build_edit(edited, source, watch)
         if self.stage is not None:
             self.stage.open(source, edited)
         steps = module.steps()
@@ -371,6 +372,11 @@ class SceneEditRun(SceneRun):
         self.save_in_passing()
         self.editing.discard()
         return EditedField(edited, steps, seconds, watch.skipped)
+
+    @property
+    def has_edited(self) -> bool:
+        """Whether the edited field is there."""
+        return self._last.exists()
 
     @property
     def changes(self) -> ChangeRecord:

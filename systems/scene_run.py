@@ -16,6 +16,7 @@ from ids3d.files import locked
 from ids3d.provenance import earlier_starts, note_seconds, record
 from ids3d.systems.evaluate.held_out import show_reconstruction
 from ids3d.systems.fitting import quieten_lightning
+from ids3d.systems.overview import show_scene_run
 from ids3d.systems.ranks import lost_rank_is_one_line, start_ranks
 from ids3d.systems.report import report_scene
 from ids3d.systems.run_folder import (
@@ -75,6 +76,8 @@ def run(
         work.stage = view(work) if view is not None and ranks.is_first else None
         with contextlib.ExitStack() as stack:
             ranks.first(lambda: stack.enter_context(_begun(work)))
+            if log.isEnabledFor(logging.INFO):
+                ranks.first(lambda: show_scene_run(work))
             if isinstance(work, SceneEditRun):
                 return reconstruct_and_edit(work)
             return reconstruct_only(work)

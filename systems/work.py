@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
+PASSES = 2
+"""Predictions of a sampler for each of its steps, there and back."""
+
 
 @dataclass(frozen=True)
 class Work:
@@ -12,10 +15,10 @@ class Work:
 
     Attributes:
         how: in words, for who starts the run.
-        guided: steps of a guidance, counted for each latent; of a sampler, latents that it edits.
+        guided: steps of a guidance, or a sampler's predictions of the noise, counted for each latent.
         batch: latents that are edited at once.
         coded: images that go through the prior's encoder or decoder.
-        trained_rays: rays that are rendered and differentiated.
+        trained_rays: rays that are rendered and differentiated; so many at once.
         rendered_rays: rays that are rendered only.
         uncounted: what else it does, a few words each.
     """
@@ -25,6 +28,7 @@ class Work:
     batch: int = 1
     coded: int = 0
     trained_rays: int = 0
+    rays_at_once: int = 2048
     rendered_rays: int = 0
     uncounted: tuple[str, ...] = ()
 

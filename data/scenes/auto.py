@@ -65,7 +65,7 @@ class Auto:
         chosen = find("scene", name)
         shared = {f.name: getattr(self.cfg, f.name) for f in dataclasses.fields(SceneConfig)}
         scene: Scene = chosen(chosen.Config(**shared)).load()
-        return scene
+        return dataclasses.replace(scene, taken_as=f"{name}, for its {what}")
 
 
 def _looked_for() -> str:

@@ -16,6 +16,7 @@ from ids3d.registry import register
 from ids3d.seeding import generator_for
 from ids3d.systems.divergence import GOOD_EVERY, IN_A_ROW, ROLLBACKS, SLOWER, finite_views
 from ids3d.systems.edit_images.protocol import EditedLatents, Show
+from ids3d.systems.work import PASSES, Work
 
 
 @register("edit-images", "latents")
@@ -41,6 +42,18 @@ class EditImages:
 
     def __init__(self, cfg: Config, prior: Prior, method: Guidance | Sampler, seed: int) -> None:
         self.cfg, self.prior, self.method, self.seed = cfg, prior, method, seed
+
+    def work(self) -> Work:
+        """See `CountsWork`: of one image."""
+        cfg, method = self.cfg, self.method
+        steps = PASSES * method.cfg.steps if isinstance(method, Sampler) else cfg.steps
+        by = "predictions" if isinstance(method, Sampler) else f"steps of lr={cfg.lr:g}"
+        return Work(
+            f"{steps:,} {by} on each image, {cfg.batch_size} at once",
+            guided=steps,
+            batch=cfg.batch_size,
+            coded=2,
+        )
 
     def edit(
         self,

@@ -21,7 +21,7 @@ from ids3d.seeding import generator_for
 from ids3d.systems.edit_scene.editing import EditingSystem
 from ids3d.systems.edit_scene.protocol import EditConfig, SceneEdit
 from ids3d.systems.edit_scene.region import Region
-from ids3d.systems.work import Work
+from ids3d.systems.work import PASSES, Work
 
 
 class GuidanceStep(NamedTuple):
@@ -123,14 +123,18 @@ class EditThroughPictures(EditingSystem):
         cfg, train, (height, width) = self.cfg, self.scene.train, self.size
         n, edited = len(train), self._turns * len(self.batches[0])  # by this process, at most
         looks = self.steps() // cfg.validate_every if cfg.validate_every else 0
-        by = "all steps of the sampler" if isinstance(self.method, Sampler) else f"{self.guidance_steps} steps"
+        steps = self.guidance_steps
+        if isinstance(self.method, Sampler):
+            steps = PASSES * self.method.cfg.steps
+        by = f"{steps} {'predictions' if isinstance(self.method, Sampler) else 'steps'}"
         return Work(
-            f"{self.rounds} rounds, each: {by} on each of {n} views, {len(self.batches[0])} at once, then "
-            f"{cfg.fit_steps} steps of fitting the field to them, {cfg.rays_per_step:,} rays each",
-            guided=self.rounds * self.guidance_steps * edited,
+            f"{self.rounds} round{'s' * (self.rounds > 1)} of {by} on each of {n} views "
+            f"({len(self.batches[0])} at once) and {cfg.fit_steps} steps of fitting {cfg.rays_per_step:,} rays",
+            guided=self.rounds * steps * edited,
             batch=len(self.batches[0]),
             coded=n + (self.rounds - 1) * edited + 2 * self.rounds * n,
             trained_rays=self.rounds * cfg.fit_steps * cfg.rays_per_step,
+            rays_at_once=cfg.rays_per_step,
             rendered_rays=((self.rounds - 1) * edited + 2 * looks * len(self.scene.test)) * height * width,
             uncounted=self.uncounted,
         )

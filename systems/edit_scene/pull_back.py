@@ -55,7 +55,10 @@ class EditScene(EditingSystem):
     def work(self) -> Work:
         """See `CountsWork`."""
         cfg, (height, width) = self.cfg, self.size
-        edits, looks = cfg.steps * cfg.views_per_step, cfg.steps // cfg.validate_every if cfg.validate_every else 0
+        edits, looks = (
+            cfg.steps * cfg.views_per_step,
+            cfg.steps // cfg.validate_every if cfg.validate_every else 0,
+        )
         sources, views = min(edits, len(self.cameras)), f"{cfg.views_per_step} view"
         return Work(
             f"{cfg.steps:,} steps on {views}{'s' * (cfg.views_per_step > 1)}, each pulled back to the field",

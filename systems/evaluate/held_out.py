@@ -26,6 +26,7 @@ from ids3d.registry import register
 from ids3d.scene import Scene
 from ids3d.systems.edit_scene.editing import comparison
 from ids3d.systems.film import path_near_cameras, write_film
+from ids3d.systems.work import Work
 from ids3d.tracking import Row, Tracking
 
 TABLETOP_CLIP = Path(ids3d.__file__).parent / "weights" / "tabletop" / "clip"

@@ -107,6 +107,7 @@ class Reconstruct(pl.LightningModule):
         return Work(
             f"{cfg.steps:,} steps of {cfg.rays_per_step:,} rays, from coarse to fine",
             trained_rays=cfg.steps * cfg.rays_per_step,
+            rays_at_once=cfg.rays_per_step,
             rendered_rays=(looks + 1) * test.pixels,
         )
 
