@@ -19,7 +19,6 @@ from ids3d.reading import given_path
 
 if TYPE_CHECKING:
     from ids3d.experiment import Job, SceneJob
-    from ids3d.systems.storage import Figures
     from ids3d.systems.viewer.server import Address
 
 EPILOG = """\
@@ -179,18 +178,19 @@ def load_earlier(arguments: argparse.Namespace, files: Sequence[Path]) -> Job:
     return dataclasses.replace(job, tag=folder.name)
 
 
-def run_scene(job: SceneJob, arguments: argparse.Namespace) -> Figures:
-    """Run a job over a scene, with a viewer where that is asked for. Returns the figures of metrics.json."""
+def run_scene(job: SceneJob, arguments: argparse.Namespace) -> None:
+    """Run a job over a scene, with a viewer where that is asked for, and print what came out."""
     from ids3d.systems.scene_run import run
+    from ids3d.systems.summary import show_results
 
     resume, overwrite = bool(arguments.resume), arguments.overwrite
     if arguments.view is None:
-        return run(job, resume=resume, overwrite=overwrite)
+        show_results(job, run(job, resume=resume, overwrite=overwrite))
+        return
     live = viewing().Live(address(arguments))
     try:
-        figures = run(job, resume=resume, overwrite=overwrite, view=live.open)
+        show_results(job, run(job, resume=resume, overwrite=overwrite, view=live.open))
         live.stay()
-        return figures
     finally:
         live.close()
 
@@ -268,7 +268,10 @@ def carry_out(arguments: argparse.Namespace) -> None:
         from ids3d.systems.saved_run import evaluate_again
         from ids3d.systems.summary import show_results
 
-        show_results(job, evaluate_again(job) if arguments.test else run_scene(job, arguments))
+        if arguments.test:
+            show_results(job, evaluate_again(job))
+        else:
+            run_scene(job, arguments)
     elif arguments.test:
         raise UserError(
             f"--test {arguments.test}: that was no run of a scene, which is what --test evaluates"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import logging
 import time
 import warnings
@@ -18,7 +17,7 @@ from torch import Tensor
 from ids3d.device import pick_device
 from ids3d.errors import RunFailed, UserError
 from ids3d.experiment import ImageJob
-from ids3d.files import atomic_write, locked
+from ids3d.files import locked
 from ids3d.images import difference, panel, resize, save_image
 from ids3d.metrics import ClipScore, psnr
 from ids3d.models.priors.protocol import Prior, editing_size
@@ -31,7 +30,7 @@ from ids3d.systems.image_overview import show_image_run
 from ids3d.systems.prompts import task_prompts, warn_of_foreign_images
 from ids3d.systems.report import report_images
 from ids3d.systems.stopping import GracefulStop
-from ids3d.systems.storage import Figures, fingerprint, memory_figures, read_figures, write_json
+from ids3d.systems.storage import Figures, fingerprint, memory_figures, read_figures, write_json, write_rows
 from ids3d.systems.summary import show_results
 from ids3d.tasks import EditTask, SourceImage
 from ids3d.tracking import Row, Subject, Tracking
@@ -169,7 +168,10 @@ class ImageRun:
         if truth is not None:
             images["truth"] = truth
         (item.folder / "result.json").unlink(missing_ok=True)  # it speaks of the images that are replaced now
+        save_image(item.folder / "source.png", before)
         save_image(item.folder / "edited.png", after)
+        if truth is not None:
+            save_image(item.folder / "true_edit.png", truth)
         shown_together = panel(images)
         save_image(item.folder / "comparison.png", shown_together)
         if shown:
@@ -230,7 +232,7 @@ def run(job: ImageJob) -> None:
                 means = means_of(results)
                 totals = {"images": float(len(results)), "time/total_seconds": time.monotonic() - start}
                 figures: Figures = {**means, **totals, **memory_figures(work.device)}
-                report = report_images(job, figures, [str(row["name"]) for row in results])
+                report = report_images(job, figures, results)
                 tracking.log_table("images/results", table_rows(job.folder, results), 0)
                 tracking.log_summary(figures, 0)
                 tracking.keep("report", "report", report)
@@ -284,14 +286,7 @@ def write_table(folder: Path, tasks: Sequence[EditTask]) -> list[dict[str, float
         if found:
             rows.append({"name": task.name, **{k: v for k, v in found.items() if k != "settings"}})
     if rows:
-        columns = list(dict.fromkeys(key for row in rows for key in row))
-        with (
-            atomic_write(folder / "results.csv") as unfinished,
-            unfinished.open("w", newline="", encoding="utf-8") as file,
-        ):
-            writer = csv.DictWriter(file, columns)
-            writer.writeheader()
-            writer.writerows(rows)
+        write_rows(folder / "results.csv", rows)
     return rows
 
 

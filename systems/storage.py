@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import json
 import math
 import resource
 import sys
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +92,15 @@ def read_figures(path: Path, advice: str) -> dict[str, Any]:
 def _is_figure(value: Any) -> bool:
     """Tell whether `write_json` writes such a value: text, null, or a finite number."""
     return value is None or isinstance(value, str) or (isinstance(value, int | float) and abs(value) < 1e300)
+
+
+def write_rows(path: Path, rows: Sequence[Mapping[str, float | str | None]]) -> None:
+    """Write a table as CSV, whole or not at all, with a column for each name that any row has."""
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    with atomic_write(path) as unfinished, unfinished.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, columns)
+        writer.writeheader()
+        writer.writerows(rows)
 
 
 def write_json(path: Path, figures: Figures) -> None:

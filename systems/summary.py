@@ -34,10 +34,11 @@ def paired(figures: Values) -> list[tuple[str, tuple[float | str, float | str]]]
     ]
 
 
-def others(figures: Values) -> list[tuple[str, float | str]]:
+def others(figures: Values) -> list[tuple[str, str]]:
     """The other figures, by their names in metrics.json."""
     known = {f"{side}/{key}" for side in ("source", "edit") for key in PAIRED}
-    return [(name, _known(value)) for name, value in figures.items() if name not in known]
+    rest = ((name, _known(value)) for name, value in figures.items() if name not in known)
+    return [(name, value if isinstance(value, str) else f"{value:.4g}") for name, value in rest]
 
 
 def _known(value: float | str | None) -> float | str:
@@ -48,7 +49,7 @@ def show_results(job: Job, figures: Values) -> None:
     """Print the figures of a finished run and its folder; and, but for --quiet, what else it leaves and allows."""
     pairs = paired(figures)
     rows = [(label, (format_cell(before), format_cell(after))) for label, (before, after) in pairs]
-    rows += [(name, ("", format_cell(value))) for name, value in others(figures)]
+    rows += [(name, ("", value)) for name, value in others(figures)]
     show_figures(Figures(("before", "after") if pairs else ("", ""), tuple(rows)), sys.stdout)
     ways = _ways(job) if log.isEnabledFor(logging.INFO) else []
     show_lines("", [Line("results", str(job.folder)), *ways], sys.stdout)

@@ -65,6 +65,36 @@ class Figure:
     image: Tensor
 
 
+@dataclass(frozen=True)
+class View:
+    """Pictures of one thing, side by side where there is room.
+
+    Attributes:
+        name: what it is called, such as its photograph.
+        pictures: (label, (h, w, 3) in [0, 1]) each.
+        wide: the same, below those, as wide as they are together.
+        note: what is to be said of it.
+    """
+
+    name: str
+    pictures: tuple[tuple[str, Tensor], ...]
+    wide: tuple[tuple[str, Tensor], ...] = ()
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A setting as it was, and as it is by default; `default` is None where it has no default."""
+
+    key: str
+    value: str
+    default: str | None
+
+    @property
+    def differs(self) -> bool:
+        return self.default is not None and self.value != self.default
+
+
 @dataclass
 class Report:
     """What a study found.
@@ -72,7 +102,10 @@ class Report:
     Attributes:
         command: what the report was made with.
         about: a sentence or two below the title.
-        facts: how it was made: settings, versions, machine, time.
+        film: an MP4 that plays in the page, with what it shows.
+        views: pictures that belong together.
+        settings: all of them; those that differ from their defaults are marked.
+        facts: how it was made: versions, machine, time.
     """
 
     title: str
@@ -81,6 +114,9 @@ class Report:
     tables: list[Table] = field(default_factory=list)
     claims: list[Claim] = field(default_factory=list)
     figures: list[Figure] = field(default_factory=list)
+    film: tuple[Path, str] | None = None
+    views: list[View] = field(default_factory=list)
+    settings: list[Setting] = field(default_factory=list)
     facts: dict[str, str] = field(default_factory=dict)
 
     def write(self, folder: Path, parts: bool = True) -> Path:
@@ -95,7 +131,12 @@ class Report:
             autoescape=True,
             undefined=jinja2.StrictUndefined,
         )
-        environment.filters |= {"cell": format_cell, "data_url": _data_url}
+        environment.filters |= {
+            "cell": format_cell,
+            "data_url": _data_url,
+            "photo_url": _photo_url,
+            "film_url": _film_url,
+        }
         page = folder / "report.html"
         html = environment.get_template("report.html.jinja").render(report=self)
         with atomic_write(page) as file:
@@ -157,6 +198,17 @@ def _png(image: Tensor) -> bytes:
 
 def _data_url(image: Tensor) -> str:
     return f"data:image/png;base64,{base64.b64encode(_png(image)).decode()}"
+
+
+def _photo_url(image: Tensor) -> str:
+    """A picture of a scene: many of them are on a page, so it is WebP, at a quality where nothing is to be seen."""
+    buffer = io.BytesIO()
+    Image.fromarray(to_bytes(image)).save(buffer, format="WEBP", quality=92)
+    return f"data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+def _film_url(film: Path) -> str:
+    return f"data:video/mp4;base64,{base64.b64encode(film.read_bytes()).decode()}"
 
 
 def stack_rows(rows: Sequence[Tensor]) -> Tensor:

@@ -195,9 +195,13 @@ class Comparison:
 
     def two_rows(self) -> Tensor:
         """The depth maps below the rest (h, w, 3): for a tracker's page, whose cards are narrow."""
+        others = {label: image for label, image in self.images.items() if not label.endswith("depth")}
+        return stack_rows([panel(others), self.depth_maps()])
+
+    def depth_maps(self) -> Tensor:
+        """Both depth maps and their scale side by side (h, w, 3)."""
         maps = {label: image for label, image in self.images.items() if label.endswith("depth")}
-        others = {label: image for label, image in self.images.items() if label not in maps}
-        return stack_rows([panel(others), panel(maps, depths=self.depths)])
+        return panel(maps, depths=self.depths)
 
 
 def comparison(source: Render, edited: Render) -> Comparison:

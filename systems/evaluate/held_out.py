@@ -26,8 +26,12 @@ from ids3d.registry import register
 from ids3d.scene import Scene
 from ids3d.systems.edit_scene.editing import comparison
 from ids3d.systems.film import path_near_cameras, write_film
+from ids3d.systems.storage import write_rows
 from ids3d.systems.work import Work
 from ids3d.tracking import Row, Tracking
+
+VIEWS = "views.csv"
+"""The file of the figures of each held-out view, in the run's folder."""
 
 TABLETOP_CLIP = Path(ids3d.__file__).parent / "weights" / "tabletop" / "clip"
 
@@ -145,9 +149,11 @@ class Evaluate:
             self.check()
             camera = test.cameras[i].to(self.device)
             before, after = source.render(camera), edited.render(camera)
-            images = self._write(test.names[i], before, after, step)
+            images = self._write(i, before, after, step)
             each.append(self._measure(i, before.rgb.cpu(), after.rgb.cpu()))
             rows.append(Row(test.names[i], images, {**each[-1]}))
+        named = zip(test.names, each, strict=True)
+        write_rows(self.folder / VIEWS, [{"view": name, **view} for name, view in named])
         if self.tracking is not None:
             self.tracking.log_table("evaluate/views", rows, step)
         figures = {name: mean_of_finite(view[name] for view in each) for name in (each[0] if each else {})}
@@ -171,9 +177,14 @@ class Evaluate:
                 figures[f"{name}/clip_score"] = float(score)
         return figures
 
-    def _write(self, name: str, before: Render, after: Render, step: int) -> dict[str, Tensor]:
-        compared = comparison(before, after)
-        write_images(self.folder / "renders", name, compared.images, compared.panel())
+    def _write(self, i: int, before: Render, after: Render, step: int) -> dict[str, Tensor]:
+        name, compared, truth = self.scene.test.names[i], comparison(before, after), self.scene.truth
+        renders = self.folder / "renders"
+        write_images(renders, name, compared.images, compared.panel())
+        save_image(renders / f"{name}_photograph.png", self.scene.test.images[i])
+        save_image(renders / f"{name}_depths.png", compared.depth_maps())
+        if truth is not None:
+            save_image(renders / f"{name}_true_edit.png", truth.images[i])
         if self.tracking is not None:
             self.tracking.log_panel(f"evaluate/{name}", compared.two_rows(), step)
         return compared.images
