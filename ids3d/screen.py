@@ -19,10 +19,15 @@ WIDTH = 100
 
 @dataclass(frozen=True)
 class Line:
-    """A label and what is said of it, which may take several lines of the screen; an empty label goes on."""
+    """A label and what is said of it, which may take several lines of the screen; an empty label goes on.
+
+    Attributes:
+        whole: it stays in one line, such as a path or a command that is to be copied.
+    """
 
     label: str
     text: str
+    whole: bool = False
 
 
 @dataclass(frozen=True)
@@ -45,9 +50,9 @@ def show_lines(title: str, lines: Sequence[Line], file: TextIO) -> None:
     width = max(min(WIDTH, console.width) - indent, 20)
     console.print(Text(printable(title), style="bold"), soft_wrap=True)
     for line in lines:
-        parts = textwrap.wrap(
-            printable(line.text), width, break_long_words=False, break_on_hyphens=False
-        ) or [""]
+        text = printable(line.text)
+        wrapped = textwrap.wrap(text, width, break_long_words=False, break_on_hyphens=False)
+        parts = [text] if line.whole or not wrapped else wrapped
         for number, part in enumerate(parts):
             label = line.label if number == 0 else ""
             console.print(Text.assemble((f"{label:{indent}}", "cyan"), part), soft_wrap=True)

@@ -133,6 +133,8 @@ class ImageRun:
             log.warning("%s", text)
         images = torch.stack([item.image for item in batch]).to(self.device)
         label = batch[0].task.name if len(batch) == 1 else f"{batch[0].task.name} and {len(batch) - 1} more"
+        if len(self.tasks) > 1:
+            label += f" (image {self.tasks.index(batch[-1].task) + 1} of {len(self.tasks)})"
         bar, shown, percent = Progress(label, total=100, unit="%"), list[Tensor](), 0
 
         def show(z: Tensor, done: float, figures: dict[str, float]) -> None:

@@ -142,8 +142,8 @@ def place_lines(job: Job, device: torch.device, on: str) -> list[Line]:
     tracking = f"tracking={job.tracking}, seed={job.seed}"
     return [
         Line("device", f"{device} ({where}){shared}; {tracking}"),
-        Line("output", f"{replaced_by(job).folder}"),
-        Line("", on),
+        Line("output", f"{replaced_by(job).folder}", whole=True),
+        Line("", on, whole=True),
     ]
 
 

@@ -52,7 +52,7 @@ def show_results(job: Job, figures: Values) -> None:
     rows += [(name, ("", value)) for name, value in others(figures)]
     show_figures(Figures(("before", "after") if pairs else ("", ""), tuple(rows)), sys.stdout)
     ways = _ways(job) if log.isEnabledFor(logging.INFO) else []
-    show_lines("", [Line("results", str(job.folder)), *ways], sys.stdout)
+    show_lines("", [Line("results", str(job.folder), whole=True), *ways], sys.stdout)
 
 
 def _ways(job: Job) -> list[Line]:
@@ -60,18 +60,18 @@ def _ways(job: Job) -> list[Line]:
     folder, run = job.folder, f"{shlex.quote(str(job.folder))}{' --trust-code' if job.names_code else ''}"
     command = launch_command()
     lines = [
-        Line(label, str(folder / name))
+        Line(label, str(folder / name), whole=True)
         for label, name in (("report", "report.html"), ("film", "video.mp4"), ("table", "results.csv"))
         if (folder / name).exists()
     ]
     if not isinstance(job, SceneJob):
         return [*lines, Line("go on", "the same command edits those images that are not edited yet")]
     lines += [
-        Line("look at it", f"{command} --view {run}"),
-        Line("export", f"{command} --export {run} mesh (or points, video, nerfstudio)"),
+        Line("look at it", f"{command} --view {run}", whole=True),
+        Line("export", f"{command} --export {run} mesh (or points, video, nerfstudio)", whole=True),
     ]
     if job.stage == "all":
-        lines.append(Line("evaluate", f"{command} --test {run}"))
+        lines.append(Line("evaluate", f"{command} --test {run}", whole=True))
     config = shlex.quote(str(folder / "config.yaml"))
     another = "stage=all" if job.stage == "reconstruct" else 'prompt.target="..."'
-    return [*lines, Line("edit again", f"{command} --config {config} tag=... {another}")]
+    return [*lines, Line("edit again", f"{command} --config {config} tag=... {another}", whole=True)]

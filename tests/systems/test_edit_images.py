@@ -89,7 +89,7 @@ def test_a_picture_from_start_to_end(job: Job, tmp_path: Path, caplog: pytest.Lo
         run(task)
     assert task.folder.name == "ids" and "grey" in caplog.text and "31x20 brought to 24x16" in caplog.text
     names = {path.name for path in (task.folder / "grey").iterdir()}
-    assert names == {"edited.png", "comparison.png", "strip.png", "result.json"}
+    assert names == {"source.png", "edited.png", "comparison.png", "strip.png", "result.json"}
     assert edited(task, "grey").shape == (16, 24, 3)
     figures = json.loads((task.folder / "metrics.json").read_text())
     assert figures["images"] == 1 and figures["edit/psnr_to_source"] > 0
@@ -134,7 +134,7 @@ def test_a_folder_is_edited_once(job: Job, tmp_path: Path, caplog: pytest.LogCap
     again = {i: (task.folder / str(i) / "edited.png").stat().st_mtime_ns for i in range(4)}
     assert {i for i in first if first[i] != again[i]} == {2}
     assert caplog.text.count("edited already") == 3
-    assert (task.folder / "report.html").read_text().count("data:image/png;base64,") == 4
+    assert (task.folder / "report.html").read_text().count("<figcaption>after<") == 4
     assert len(json.loads((task.folder / "metrics.json").read_text())) > 3
 
 

@@ -82,7 +82,7 @@ def test_a_finished_run_is_not_touched_by_resume(
     with caplog.at_level(logging.INFO, "ids3d"):
         assert run_command(launch.main, ["--resume", str(finished.folder)]) == 0
     assert f"{finished.folder} is finished, and stays as it is" in caplog.text
-    assert "edit/psnr_inside = " in capsys.readouterr().out
+    assert "PSNR to the true edit inside its mask, dB" in capsys.readouterr().out
     # Nor where only what it was evaluated with is another.
     assert run_command(launch.main, ["--resume", str(finished.folder), "evaluate.film_fps=5"]) == 0
     assert contents(Path(finished.output)) == before
@@ -116,7 +116,8 @@ def test_the_old_result_goes_when_the_new_one_is_finished(
         run(changed(finished, lr=0.02), overwrite=True)
     assert launch.run_folder(f"{finished.folder}.overwriting") == finished.folder
     assert run_command(launch.main, ["--resume", str(finished.folder)]) == 0
-    assert f"results: {finished.folder}\n" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert str(finished.folder) in said and ".overwriting" not in said
     assert [p.name for p in finished.folder.parent.iterdir()] == [finished.folder.name]
     assert load_saved(finished.folder).to_mapping() == other.to_mapping()
     whole = dataclasses.replace(other, tag="whole")
