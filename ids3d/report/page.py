@@ -22,6 +22,9 @@ from ids3d.files import atomic_write
 from ids3d.images import to_bytes
 from ids3d.report.stats import Estimate
 
+LOSSLESS = 100_000
+"""Pixels of a picture of a scene that is shown to the bit: in smaller ones, coding blurs the edges of colours."""
+
 Verdict = Literal["holds", "does not hold", "not decided"]
 
 
@@ -201,9 +204,9 @@ def _data_url(image: Tensor) -> str:
 
 
 def _photo_url(image: Tensor) -> str:
-    """A picture of a scene: many of them are on a page, so it is WebP, at a quality where nothing is to be seen."""
-    buffer = io.BytesIO()
-    Image.fromarray(to_bytes(image)).save(buffer, format="WEBP", quality=92)
+    """A picture of a scene, as WebP: many of them are on a page."""
+    buffer, small = io.BytesIO(), image.shape[0] * image.shape[1] <= LOSSLESS
+    Image.fromarray(to_bytes(image)).save(buffer, format="WEBP", quality=92, lossless=small)
     return f"data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 

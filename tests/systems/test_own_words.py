@@ -18,7 +18,7 @@ SAMPLE = ROOT / "ids3d" / "scenes" / "tabletop_llff"
 OURS = re.compile(
     # the screen's labels and what goes on below them; a line of progress; what reading a scene says
     r"(data|cameras|space|field|prompts|prior|guidance|edit|device|output|time|memory) +\S.*| {10}\S.*"
-    r"|[a-z][a-z, ]*: \d+/\d+ \[.* so far, .* left, .*\]"
+    r"|[a-z][a-z, -]*: \d+/\d+ \[.* so far, .* left, .*\]"
     r"|\S+: (taken as|found) .*|ids-(llff|image)/\S+"
 )
 
