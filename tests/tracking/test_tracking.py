@@ -261,7 +261,7 @@ def test_tensorboard_that_is_not_installed_is_one_line(
     for name in [n for n in sys.modules if n.partition(".")[0] == "tensorboard"]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setattr(builtins, "__import__", without)
-    with pytest.raises(UserError, match=r"TensorBoard is not installed: pip install 'ids3d\[tensorboard\]'"):
+    with pytest.raises(UserError, match=r"TensorBoard is not installed: pip install -e '.\[tensorboard\]'"):
         Tracking(job("tensorboard", monkeypatch), tmp_path).open()
 
 
