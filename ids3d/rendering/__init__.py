@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ids3d.rendering.boxes import ray_aabb_intersect
+from ids3d.rendering.density_grid import DensityGrid
 from ids3d.rendering.distortion import distortion
 from ids3d.rendering.march import march
 from ids3d.rendering.occupancy import OccupancyGrid, cubic_resolution
@@ -16,6 +17,7 @@ from ids3d.rendering.volume import (
 )
 
 __all__ = [
+    "DensityGrid",
     "OccupancyGrid",
     "Samples",
     "accumulate_along_rays",

@@ -1,6 +1,6 @@
 """Ray marching through occupancy grids: where the samples of a ray go.
 
-On CUDA nerfacc's kernels (`nerfacc/cuda/csrc/grid.cu`, version 0.5.3); elsewhere PyTorch with the same results up to
+On CUDA nerfacc's kernels (`nerfacc/cuda/csrc/grid.cu`, version 0.5.3); elsewhere loops with the same results up to
 rounding. Both follow nerfacc's rules:
 
 * A ray steps from its near plane, wherever the boxes begin: sample k covers [t_k, t_{k+1}], with t_0 the near plane
@@ -13,13 +13,20 @@ rounding. Both follow nerfacc's rules:
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
+from typing import Any
+
 import nerfacc
 import torch
 from torch import Tensor
 
-from ids3d.rendering.boxes import INF, Segments, clip_rays
+from ids3d.rendering import loops
+from ids3d.rendering.boxes import clip_rays
 from ids3d.rendering.cone import march_cone
-from ids3d.rendering.samples import Samples, packed
+from ids3d.rendering.density_grid import DensityGrid
+from ids3d.rendering.loops import in_parts
+from ids3d.rendering.samples import Samples
 
 
 @torch.no_grad()
@@ -57,10 +64,10 @@ def march(
         return Samples(nothing, nothing, nothing.long(), nothing.long().view(0, 2))
     if rays_o.is_cuda:
         return _march_nerfacc(rays_o, rays_d, binaries, aabbs, near_planes, far_planes, step_size, cone_angle)
-    pieces = clip_rays(rays_o, rays_d, aabbs, near_planes, far_planes)
     if cone_angle > 0:
+        pieces = clip_rays(rays_o, rays_d, aabbs, near_planes, far_planes)
         return march_cone(rays_o, rays_d, binaries, aabbs, near_planes, pieces, step_size, cone_angle)
-    return _march_lattice(rays_o, rays_d, binaries, aabbs, near_planes, pieces, step_size)
+    return _march_lattice(rays_o, rays_d, binaries, aabbs, near_planes, far_planes, step_size)
 
 
 def _march_nerfacc(
@@ -86,42 +93,72 @@ def _march_lattice(
     binaries: Tensor,
     aabbs: Tensor,
     near_planes: Tensor,
-    pieces: Segments,
+    far_planes: Tensor,
     step_size: float,
 ) -> Samples:
-    """March with equal steps: look up every midpoint between the boxes' first entry and last exit, all rays at once."""
-    first = (torch.where(pieces.valid, pieces.starts, INF).amin(1) - near_planes) / step_size - 0.5
-    end = (torch.where(pieces.valid, pieces.ends, -INF).amax(1) - near_planes) / step_size - 0.5
-    inside = pieces.valid.any(1)
-    first = torch.where(inside, first.ceil().clamp(min=0), 0.0)
-    counts = torch.where(inside, end.ceil() - first, 0.0)
-    place = torch.arange(int(counts.max().clamp(min=0)), device=rays_o.device)
-    midpoints = near_planes[:, None] + (first[:, None] + place + 0.5) * step_size
-    kept = place < counts[:, None]
-    if len(aabbs) == 1:
-        kept = kept & _occupied(rays_o, rays_d, midpoints, binaries[0], aabbs[0])
-    else:
-        piece = torch.searchsorted(pieces.edges, midpoints, right=True).sub_(1)
-        piece.clamp_(0, pieces.levels.shape[1] - 1)
-        kept = kept & pieces.valid.gather(1, piece)
-        level = pieces.levels.gather(1, piece)
-        hit = torch.zeros_like(kept)
-        for i, (binary, aabb) in enumerate(zip(binaries, aabbs, strict=True)):
-            hit |= (level == i) & _occupied(rays_o, rays_d, midpoints, binary, aabb)
-        kept = kept & hit
-    ray_indices, place = kept.nonzero().unbind(1)
-    t_starts = near_planes[ray_indices] + (first[ray_indices] + place) * step_size
-    t_ends = near_planes[ray_indices] + (first[ray_indices] + place + 1) * step_size
-    return packed(t_starts, t_ends, ray_indices, len(rays_o))
+    """March with equal steps."""
+    arrays = _arrays(rays_o, rays_d, near_planes, far_planes, binaries, aabbs, step_size)
+    return _packed_steps(
+        lambda a, b, counts, found: loops.march_lattice(*arrays, a, b, counts, found),
+        *(near_planes, aabbs, step_size),
+    )
 
 
-def _occupied(rays_o: Tensor, rays_d: Tensor, t: Tensor, binary: Tensor, aabb: Tensor) -> Tensor:
-    """Tell whether points at distances t (n_rays, k) are in occupied cells; outside, the nearest cells count."""
-    resolution = torch.tensor(binary.shape, device=rays_o.device)
-    scale = resolution / (aabb[3:] - aabb[:3])
-    origin, direction = (rays_o - aabb[:3]) * scale, rays_d * scale
-    cell = torch.zeros_like(t, dtype=torch.int32)
-    for axis, size in enumerate(binary.shape):
-        index = torch.addcmul(origin[:, axis, None], direction[:, axis, None], t).clamp_(0, size - 1)
-        cell.mul_(size).add_(index.int())
-    return binary.flatten().index_select(0, cell.view(-1)).view(t.shape)
+@torch.no_grad()
+def march_seen(
+    rays_o: Tensor,
+    rays_d: Tensor,
+    binaries: Tensor,
+    aabbs: Tensor,
+    near_planes: Tensor,
+    far_planes: Tensor,
+    step_size: float,
+    density: DensityGrid,
+    early_stop_eps: float,
+    alpha_threshold: float,
+) -> Samples:
+    """Place samples as `march` does, but only where they can be seen, on a CPU.
+
+    A step whose opacity is below `alpha_threshold` is left out, and takes no light from what is behind it. A ray ends
+    where less than `early_stop_eps` of its light is left. Other arguments as for `march`.
+    """
+    arrays = _arrays(rays_o, rays_d, near_planes, far_planes, binaries, aabbs, step_size)
+    thickness = step_size / density.unit
+    real = density.table.new_tensor
+    least = density.value_of(-math.log1p(-alpha_threshold) / step_size) if alpha_threshold < 1 else math.inf
+    looked_up = (
+        density.table.detach().numpy(),
+        density.resolution,
+        density.axes().numpy(),
+        *(real(x).numpy()[()] for x in (density.shift, thickness, least, early_stop_eps)),
+    )
+    return _packed_steps(
+        lambda a, b, counts, found: loops.march_seen(*arrays, *looked_up, a, b, counts, found),
+        *(near_planes, aabbs, step_size),
+    )
+
+
+def _arrays(
+    rays_o: Tensor, rays_d: Tensor, near: Tensor, far: Tensor, binaries: Tensor, aabbs: Tensor, step: float
+) -> list[Any]:
+    tensors = (rays_o, rays_d, near, far, binaries, aabbs)
+    return [*(x.contiguous().numpy() for x in tensors), near.new_tensor(step).numpy()[()]]
+
+
+def _packed_steps(
+    look: Callable[[int, int, Any, Any], object], near_planes: Tensor, aabbs: Tensor, step_size: float
+) -> Samples:
+    """Samples of what look(first ray, last ray, counts, found) notes."""
+    n = len(near_planes)
+    most = math.ceil(float((aabbs[:, 3:].amax(0) - aabbs[:, :3].amin(0)).norm()) / step_size) + 2
+    counts, found = torch.empty(n, dtype=torch.int64), torch.empty(n, most, dtype=torch.int32)
+    in_parts(lambda a, b: look(a, b, counts.numpy(), found.numpy()), n, least=256)
+    starts = counts.cumsum(0) - counts
+    steps, rays = (
+        torch.empty(int(counts.sum()), dtype=torch.int32),
+        torch.empty(int(counts.sum()), dtype=torch.int64),
+    )
+    loops.pack(found.numpy(), starts.numpy(), counts.numpy(), 0, n, steps.numpy(), rays.numpy())
+    begin, place = near_planes[rays], steps.to(near_planes)
+    t_starts, t_ends = begin + place * step_size, begin + (place + 1) * step_size
+    return Samples(t_starts, t_ends, rays, torch.stack([starts, counts], dim=-1))

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from ids3d.cameras import Cameras, project
-from ids3d.rendering.march import march
+from ids3d.rendering.density_grid import DensityGrid
+from ids3d.rendering.march import march, march_seen
 from ids3d.rendering.samples import Samples
 from ids3d.space import BOX, Space
 
@@ -95,6 +96,21 @@ class OccupancyGrid(nn.Module):
         return march(
             rays_o, rays_d, self.binaries, self.aabbs, near_planes, far_planes, step_size, cone_angle
         )
+
+    def march_seen(
+        self,
+        rays_o: Tensor,
+        rays_d: Tensor,
+        near_planes: Tensor,
+        far_planes: Tensor,
+        step_size: float,
+        density: DensityGrid,
+        early_stop_eps: float,
+        alpha_threshold: float,
+    ) -> Samples:
+        """Place samples where they can be seen, on a CPU; see `ids3d.rendering.march.march_seen`."""
+        where = rays_o, rays_d, self.binaries, self.aabbs, near_planes, far_planes, step_size
+        return march_seen(*where, density, early_stop_eps, alpha_threshold)
 
     def occupied(self, positions: Tensor) -> Tensor:
         """Tell whether positions (n, 3) lie in occupied cells, those of the smallest box around each: (n,) bool."""

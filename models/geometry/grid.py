@@ -17,7 +17,7 @@ from ids3d.models.geometry.protocol import ParameterGroups, Regularisation
 from ids3d.models.geometry.spherical_harmonics import basis
 from ids3d.models.geometry.trilinear import Trilinear
 from ids3d.registry import register
-from ids3d.rendering import cubic_resolution
+from ids3d.rendering import DensityGrid, cubic_resolution
 from ids3d.scene import SceneBounds
 
 # Densities count per side of a voxel, were there this many in the box, whatever the grid's resolution is.
@@ -93,6 +93,20 @@ class GridGeometry(nn.Module):
     def parameter_groups(self) -> ParameterGroups:
         """Return the grid's two tables. They are new ones whenever `refine` returned True."""
         return ParameterGroups([self.raw_density], [self.raw_appearance])
+
+    def density_grid(self) -> DensityGrid:
+        """Return what the density is interpolated from."""
+        return DensityGrid(
+            *(
+                self.raw_density,
+                self.resolution,
+                self.aabb,
+                self.core,
+                self.cfg.magnify,
+                self.shift,
+                self.unit,
+            )
+        )
 
     def density(self, positions: Tensor) -> Tensor:
         """Return density (n,) >= 0, per world unit, at positions (n, 3) in world units; 0 outside the box."""

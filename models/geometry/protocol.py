@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from ids3d.rendering import DensityGrid
 from ids3d.scene import SceneBounds
 
 
@@ -38,6 +39,10 @@ class Geometry(Protocol):
 
     def __call__(self, positions: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
         """Return density (n,) as above, and colour (n, 3) in [0, 1] seen along unit directions (n, 3)."""
+        ...
+
+    def density_grid(self) -> DensityGrid | None:
+        """Return what `density` is interpolated from, which is marched through faster on a CPU; None: no such grid."""
         ...
 
     def parameter_groups(self) -> ParameterGroups:

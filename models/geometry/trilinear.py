@@ -1,18 +1,20 @@
 """Trilinear interpolation of voxel grids, by the fastest way on the device.
 
-On CUDA that is `grid_sample`. On a CPU `grid_sample` uses one thread for a batch of one, and its backward pass is slow
-(`benchmarks/interpolation.py` compares the ways). The fastest without a compiler is the weighted sum of the eight
-corners by `embedding_bag`, with a backward pass of our own in place of its, which sorts: a flat `scatter_add_`, which
-is serial and so the same to the bit in every run.
+On CUDA that is `grid_sample`. On a CPU that uses one thread for a batch of one, and its backward pass is slow; there
+they are loops over the points (`benchmarks/interpolation.py` compares the ways).
 """
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from ids3d.rendering import loops
+from ids3d.rendering.loops import in_parts
 
 
 class Trilinear:
@@ -35,54 +37,33 @@ class Trilinear:
 
     def __init__(self, positions: Tensor, resolution: tuple[int, int, int]) -> None:
         self.resolution = resolution
-        positions = positions.detach().clamp(0, 1)
-        self._on_cuda = positions.is_cuda
-        if self._on_cuda:
-            self._coordinates = (positions.flip(-1) * 2 - 1).view(1, 1, 1, -1, 3)
-        else:
-            self._corners, self._weights = corners(positions, resolution)
+        self._positions = positions.detach().contiguous()
 
     def __call__(self, table: Tensor) -> Tensor:
         """Interpolate: (n, channels) from a table (x * y * z, channels), differentiable in the table."""
-        if not self._on_cuda:
-            return _WeightedRows.apply(table, self._corners, self._weights)
+        if not table.is_cuda:
+            return _Interpolated.apply(table, self._positions, self.resolution)
         volume = table.view(1, *self.resolution, -1).permute(0, 4, 1, 2, 3)
-        return F.grid_sample(volume, self._coordinates, align_corners=True)[0, :, 0, 0].T
+        coordinates = (self._positions.flip(-1) * 2 - 1).view(1, 1, 1, -1, 3)
+        return F.grid_sample(volume, coordinates, padding_mode="border", align_corners=True)[0, :, 0, 0].T
 
 
-def corners(positions: Tensor, resolution: tuple[int, int, int]) -> tuple[Tensor, Tensor]:
-    """Find the eight nodes around each position (n, 3) in [0, 1], and their weights.
-
-    Returns:
-        Rows (n, 8) int64 into a table of x * y * z rows, and weights (n, 8) that sum to 1.
-    """
-    x, y, z = resolution
-    last = positions.new_tensor([x - 2, y - 2, z - 2])[:, None]  # the lowest node of the last cell
-    scaled = positions.T.contiguous() * (last + 1)
-    lower = torch.minimum(scaled.floor(), last)
-    (i, j, k), (u, v, w), (a, b, c) = lower.long(), scaled - lower, lower + 1 - scaled
-    offsets = [0, 1, z, z + 1, y * z, y * z + 1, y * z + z, y * z + z + 1]
-    rows = ((i * y + j) * z + k)[:, None] + torch.tensor(offsets, device=positions.device)
-    square = (b * c, b * w, v * c, v * w)
-    return rows, torch.stack([a * s for s in square] + [u * s for s in square], dim=-1)
-
-
-class _WeightedRows(torch.autograd.Function):
-    """Weighted sums of a table's rows: out_n = sum over k of weights_nk table[rows_nk]."""
-
+class _Interpolated(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, table: Tensor, rows: Tensor, weights: Tensor) -> Tensor:
-        ctx.save_for_backward(rows, weights)
-        ctx.shape = table.shape
-        return F.embedding_bag(rows, table, per_sample_weights=weights, mode="sum")
+    def forward(ctx: Any, table: Tensor, positions: Tensor, resolution: tuple[int, int, int]) -> Tensor:
+        ctx.save_for_backward(positions)
+        ctx.resolution = resolution
+        values = table.new_empty(len(positions), table.shape[1])
+        arrays = table.detach().contiguous().numpy(), positions.numpy(), resolution
+        in_parts(lambda a, b: loops.interpolate(*arrays, a, b, values.numpy()), len(positions))
+        return values
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
-        (rows, weights), grad, channels = ctx.saved_tensors, grads[0], ctx.shape[1]
-        # Corner by corner and channel by channel, with the points innermost: long loops, and no inner ones of length 3.
-        channel = torch.arange(channels, device=rows.device)[:, None]
-        places = rows.T.contiguous()[:, None] * channels + channel
-        values = weights.T.contiguous()[:, None] * grad.T.contiguous()
-        table_grad = grad.new_zeros(ctx.shape)
-        table_grad.view(-1).scatter_add_(0, places.reshape(-1), values.reshape(-1))
+        (positions,), grad = ctx.saved_tensors, grads[0].contiguous()
+        # A thread writes to planes of its own, in the order of the points: the same to the bit however many there are.
+        table_grad = grad.new_zeros(math.prod(ctx.resolution), grad.shape[1])
+        arrays = grad.numpy(), positions.numpy(), ctx.resolution
+        parts = torch.get_num_threads() if len(positions) >= 4096 else 1
+        in_parts(lambda part, _: loops.spread(*arrays, part, parts, table_grad.numpy()), parts, least=1)
         return table_grad, None, None

@@ -141,7 +141,11 @@ class OccupancyRenderer(nn.Module):
         near = rays.near
         if generator is not None:
             near = near + torch.rand(len(near), generator=generator).to(near) * self.step_size
-        samples = self.occupancy.march(rays.origins, rays.directions, near, rays.far, self.step_size)
+        where = rays.origins, rays.directions, near, rays.far, self.step_size
+        grid = None if near.is_cuda else self.geometry.density_grid()
+        if grid is not None:
+            return self.occupancy.march_seen(*where, grid, self.cfg.early_stop_eps, self.cfg.alpha_threshold)
+        samples = self.occupancy.march(*where)
         if self.cfg.early_stop_eps <= 0 and self.cfg.alpha_threshold <= 0:
             return samples
         densities = self.geometry.density(_points(rays, samples))

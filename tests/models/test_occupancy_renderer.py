@@ -27,6 +27,9 @@ class Fog(nn.Module):
         super().__init__()
         self.value, self.radius = density, radius
 
+    def density_grid(self) -> None:
+        return None
+
     def density(self, positions: Tensor) -> Tensor:
         return self.value * (positions.norm(dim=-1) < self.radius).to(positions)
 
@@ -39,14 +42,14 @@ def camera(size: int = 12, eye: tuple[float, float, float] = (0.3, -2.5, 0.4)) -
     return pinhole(look_at(torch.tensor(eye), torch.zeros(3), up)[None], size, size + 2, 45.0)
 
 
-def random_scene(**settings: float) -> OccupancyRenderer:
-    geometry = GridGeometry(GridGeometry.Config(voxels=600, initial_alpha=0.02), BOUNDS)
+def random_scene(bounds: SceneBounds = BOUNDS, **settings: float) -> OccupancyRenderer:
+    geometry = GridGeometry(GridGeometry.Config(voxels=600, initial_alpha=0.02), bounds)
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         geometry.raw_density.copy_(torch.randn(geometry.raw_density.shape, generator=generator) * 3)
         geometry.raw_appearance.copy_(torch.randn(geometry.raw_appearance.shape, generator=generator))
     cfg = OccupancyRenderer.Config(**{"steps": 40, "occupancy_cells": 300, **settings})  # type: ignore[arg-type]
-    return OccupancyRenderer(cfg, geometry, BOUNDS)
+    return OccupancyRenderer(cfg, geometry, bounds)
 
 
 def test_it_is_registered() -> None:
@@ -68,6 +71,43 @@ def test_fog_as_the_formula_says() -> None:
     assert out.rgb[0].tolist() == pytest.approx(colour, rel=5e-3)
     into = 1 / sigma - 2 * radius * math.exp(-sigma * 2 * radius) / opacity
     assert out.depth.item() == pytest.approx(2 - radius + into, rel=2e-3)
+
+
+@pytest.mark.parametrize("core", [None, torch.tensor([-0.3, 0.0, -0.5, 0.5, 0.6, 0.1])], ids=["even", "core"])
+@pytest.mark.parametrize("threads", [1, 3])
+def test_a_grid_is_marched_through_as_any_field(core: Tensor | None, threads: int) -> None:
+    """The samples of a march that looks the density up by itself are those that a loop over all of them keeps."""
+    renderer = random_scene(
+        BOUNDS if core is None else replace(BOUNDS, core=core), early_stop_eps=0.05, alpha_threshold=0.02
+    )
+    renderer.occupancy.binaries.copy_(
+        torch.rand(renderer.occupancy.binaries.shape, generator=torch.Generator().manual_seed(1)) < 0.7
+    )
+    rays = camera(48).rays().flatten()
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        samples = renderer(rays).samples
+    finally:
+        torch.set_num_threads(before)
+    size = renderer.step_size
+    near, far = torch.full((len(rays),), NEAR), torch.full((len(rays),), FAR)
+    every = renderer.occupancy.march(rays.origins, rays.directions, near, far, size)
+    points = rays.origins[every.ray_indices] + every.midpoints[:, None] * rays.directions[every.ray_indices]
+    thickness = renderer.geometry.density(points).detach() * size
+    kept, light, ray = [], 1.0, -1
+    for i, (r, x) in enumerate(zip(every.ray_indices.tolist(), thickness.tolist(), strict=True)):
+        light, ray = (light, ray) if r == ray else (1.0, r)
+        if light >= 0.05 and 1 - math.exp(-x) >= 0.02:
+            kept.append(i)
+            light *= math.exp(-x)
+    assert 500 < len(kept) < 0.8 * len(every)
+    assert torch.equal(samples.ray_indices, every.ray_indices[kept])
+    assert torch.equal(samples.t_starts, every.t_starts[kept]) and torch.equal(
+        samples.t_ends, every.t_ends[kept]
+    )
+    assert torch.equal(samples.packed_info[:, 1], torch.bincount(samples.ray_indices, minlength=len(rays)))
+    assert torch.equal(samples.packed_info[1:, 0], samples.packed_info.cumsum(0)[:-1, 1])
 
 
 def test_it_equals_a_loop_over_rays() -> None:

@@ -28,6 +28,9 @@ class Ball(nn.Module):
         super().__init__()
         self.space = space
 
+    def density_grid(self) -> None:
+        return None
+
     def density(self, positions: Tensor) -> Tensor:
         return 1e4 * ((self.space.points(positions) - CENTRE).norm(dim=1) < RADIUS)
 

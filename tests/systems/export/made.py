@@ -31,6 +31,9 @@ class Ball(nn.Module):
         self.space, self.sharpness, self.centre = bounds.space, sharpness, centre
         self.thickness = 0.01 * float((bounds.aabb[3:] - bounds.aabb[:3]).norm())
 
+    def density_grid(self) -> None:
+        return None
+
     def density(self, positions: Tensor) -> Tensor:
         inside = RADIUS - (self.space.points(positions) - self.centre.to(positions)).norm(dim=-1)
         return F.softplus(self.sharpness * inside) / self.thickness
