@@ -140,9 +140,9 @@ def march_seen(
 
 def _arrays(
     rays_o: Tensor, rays_d: Tensor, near: Tensor, far: Tensor, binaries: Tensor, aabbs: Tensor, step: float
-) -> list[Any]:
-    tensors = (rays_o, rays_d, near, far, binaries, aabbs)
-    return [*(x.contiguous().numpy() for x in tensors), near.new_tensor(step).numpy()[()]]
+) -> tuple[Any, Any, Any, Any, Any, Any, Any]:
+    o, d, n, f, cells, boxes = (x.contiguous().numpy() for x in (rays_o, rays_d, near, far, binaries, aabbs))
+    return o, d, n, f, cells, boxes, near.new_tensor(step).numpy()[()]
 
 
 def _packed_steps(
