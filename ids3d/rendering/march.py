@@ -124,16 +124,19 @@ def march_seen(
     """
     arrays = _arrays(rays_o, rays_d, near_planes, far_planes, binaries, aabbs, step_size)
     thickness = step_size / density.unit
-    real = density.table.new_tensor
     least = density.value_of(-math.log1p(-alpha_threshold) / step_size) if alpha_threshold < 1 else math.inf
-    looked_up = (
-        density.table.detach().numpy(),
-        density.resolution,
-        density.axes().numpy(),
-        *(real(x).numpy()[()] for x in (density.shift, thickness, least, early_stop_eps)),
+    value, axes = density.table.detach().numpy(), density.axes().numpy()
+    shift, thick, least_value, least_light = (
+        density.table.new_tensor(x).numpy()[()] for x in (density.shift, thickness, least, early_stop_eps)
     )
     return _packed_steps(
-        lambda a, b, counts, found: loops.march_seen(*arrays, *looked_up, a, b, counts, found),
+        lambda a, b, counts, found: loops.march_seen(
+            *(*arrays, value, density.resolution, axes, shift, thick, least_value, least_light),
+            a,
+            b,
+            counts,
+            found,
+        ),
         *(near_planes, aabbs, step_size),
     )
 
