@@ -96,22 +96,28 @@ def build(capture: Capture, cfg: SceneConfig) -> Scene:
         for lens, undone in zip(capture.lenses, undistortions, strict=True)
     ]
     transparent = any(p.transparent for p in photographs)
-    if cfg.random_background and not transparent:
-        raise UserError(f"data.random_background: no image of {choice.files[0].parent} is transparent")
     framing, guessed = _frame(capture, pinholes, cfg, transparent)
     if not bool((framing.aabb[:3] < framing.aabb[3:]).all()):
         raise UserError(f"{root} is too far from the origin of its files: use data.recentre=true")
     colour = cfg.colour or (capture.background if transparent else None)
     behind = colour or BLACK
+    room = framing.layout != "forward-facing" and not transparent
+    if cfg.random_background and room:
+        raise UserError(
+            f"data.random_background: no image of {choice.files[0].parent} is transparent, and behind what they show all "
+            "around may be a room: data.background=white, or another colour, where there is none"
+        )
     images, opacity = read_photographs(photographs, height, width, behind, undistortions)
+    known_behind = cfg.random_background is False or (cfg.random_background is None and cfg.colour is not None)
+    if opacity is None:
+        opacity = torch.ones(()).expand(images.shape[:3])
     views = Views(
         images,
         _cameras(framing, capture.c2w, pinholes, (height, width)),
         _names(capture, photographs),
-        opacity if cfg.random_background else None,
+        None if room or known_behind else opacity,
         _known(capture, undistortions, height, width),
     )
-    room = framing.layout != "forward-facing" and not transparent
     bounds = SceneBounds(
         aabb=framing.aabb,
         near=framing.near,

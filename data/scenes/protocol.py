@@ -40,8 +40,9 @@ class SceneConfig:
     # known, and left to the renderer to learn, where opaque images from all around, or of all around, show a room that
     # the box does not hold.
     background: Colour | Literal["white", "black"] | None = None
-    # In training, behind transparency: another colour for each ray of each step.
-    random_background: bool = False
+    # In training, behind all: another colour for each ray of each step, so that what the images show as opaque becomes
+    # so, and what is dark is not taken for nothing. null: where no background is given, but not for rooms all around.
+    random_background: bool | None = None
     # Whether edited/ and masks/ hold held-out views' true edit; null: where captions.json is of a tabletop scene.
     truth: bool | None = None
 

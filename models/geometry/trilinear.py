@@ -39,6 +39,10 @@ class Trilinear:
         self.resolution = resolution
         self._positions = positions.detach().contiguous()
 
+    def of_resolution(self, resolution: tuple[int, int, int]) -> Trilinear:
+        """Return the interpolation at the same points of tables of another resolution."""
+        return Trilinear(self._positions, resolution)
+
     def __call__(self, table: Tensor) -> Tensor:
         """Interpolate: (n, channels) from a table (x * y * z, channels), differentiable in the table."""
         if not table.is_cuda:
