@@ -102,20 +102,12 @@ def build(capture: Capture, cfg: SceneConfig) -> Scene:
     colour = cfg.colour or (capture.background if transparent else None)
     behind = colour or BLACK
     room = framing.layout != "forward-facing" and not transparent
-    if cfg.random_background and room:
-        raise UserError(
-            f"data.random_background: no image of {choice.files[0].parent} is transparent, and behind what they show all "
-            "around may be a room: data.background=white, or another colour, where there is none"
-        )
     images, opacity = read_photographs(photographs, height, width, behind, undistortions)
-    known_behind = cfg.random_background is False or (cfg.random_background is None and cfg.colour is not None)
-    if opacity is None:
-        opacity = torch.ones(()).expand(images.shape[:3])
     views = Views(
         images,
         _cameras(framing, capture.c2w, pinholes, (height, width)),
         _names(capture, photographs),
-        None if room or known_behind else opacity,
+        _opacity(cfg, images, opacity, room),
         _known(capture, undistortions, height, width),
     )
     bounds = SceneBounds(
@@ -196,6 +188,22 @@ def _cameras(framing: Framing, c2w: Tensor, lenses: Sequence[Lens], size: tuple[
         height=height,
         width=width,
     )
+
+
+def _opacity(cfg: SceneConfig, images: Tensor, opacity: Tensor | None, room: bool) -> Tensor | None:
+    """How opaque the images (n, h, w, 3) are taken to be, (n, h, w), None where that is not known.
+
+    Raises UserError: other backgrounds are asked for, but what is behind the images is not known.
+    """
+    if cfg.random_background and room:
+        raise UserError(
+            "data.random_background: no image is transparent, and behind what they show all around may be a room: say "
+            "data.background=white, or another colour, if there is none"
+        )
+    random = cfg.colour is None if cfg.random_background is None else cfg.random_background
+    if room or not random:
+        return None
+    return torch.ones(()).expand(images.shape[:3]) if opacity is None else opacity
 
 
 def _undistortions(capture: Capture) -> list[Undistortion | None]:

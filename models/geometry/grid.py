@@ -23,6 +23,10 @@ from ids3d.scene import SceneBounds
 # Densities count per side of a voxel, were there this many in the box, whatever the grid's resolution is.
 REFERENCE_VOXELS = 1_000_000
 
+# Of the harmonics' squares, beside their differences, in the appearance's roughness: what is the same from everywhere is
+# not to be explained by the direction.
+SHRINKAGE = 10.0
+
 
 @register("geometry", "grid")
 class GridGeometry(nn.Module):
@@ -48,8 +52,8 @@ class GridGeometry(nn.Module):
     Parameters:
         raw_density: (v, 1), v = x * y * z nodes, z fastest.
         raw_appearance: (v, 3), the harmonic of degree 0 of red, green and blue.
-        raw_harmonics: (w, 3 * ((sh_degree + 1)² - 1)), the others, of red, then green, then blue, about v / 8 nodes; only
-            with sh_degree > 0.
+        raw_harmonics: (w, 3 * ((sh_degree + 1)² - 1)), the others, of red, then green, then blue, for about v / 8
+            nodes; only with sh_degree > 0.
 
     No gradient goes to positions and directions.
     """
@@ -197,9 +201,9 @@ class GridGeometry(nn.Module):
         slabs = (table.view(x, y, z, -1)[first:last] for table in (self.raw_density, self.raw_appearance))
         density, appearance = (_mean_squared_difference(slab) for slab in slabs)
         if self.raw_harmonics is not None:
-            appearance = appearance + _mean_squared_difference(
-                self.raw_harmonics.view(*_coarser(self.resolution), -1)
-            )
+            harmonics = self.raw_harmonics.view(*_coarser(self.resolution), -1)
+            shrunk = SHRINKAGE * harmonics.square().mean()
+            appearance = appearance + _mean_squared_difference(harmonics) + shrunk
         return Regularisation(density, appearance)
 
     def get_extra_state(self) -> tuple[int, int, int, int]:

@@ -21,6 +21,7 @@ from ids3d.seeding import generator_for
 from ids3d.systems.edit_scene.editing import EditingSystem
 from ids3d.systems.edit_scene.protocol import EditConfig, SceneEdit
 from ids3d.systems.edit_scene.region import Region
+from ids3d.systems.random_background import before_random_background
 from ids3d.systems.work import PASSES, Work
 
 
@@ -269,11 +270,16 @@ class EditThroughPictures(EditingSystem):
                 base = self.sources.renderer(rays).rgb
         target = (base + self._changes()[view, row, col]).clamp(0, 1)
         render = self.renderer(rays, generator)
-        loss = F.l1_loss(render.rgb, target)  # where views disagree, what most of them say
+        opacity = self.scene.train.opacity
+        if opacity is not None:
+            opacity = opacity[view.cpu(), row.cpu(), col.cpu()].to(self.device)
+        behind = self.scene.bounds.background
+        rgb, target = before_random_background(render, target, opacity, behind, generator)
+        loss = F.l1_loss(rgb, target)  # where views disagree, what most of them say
         if cfg.distortion and not cfg.appearance_only:
             loss = loss + cfg.distortion / self.scene.bounds.length * render.distortion()
         self.manual_backward(loss)
-        return float(F.mse_loss(render.rgb.detach(), target))
+        return float(F.mse_loss(rgb.detach(), target))
 
     def _backward_where_reached(self, pixels: Tensor, generator: torch.Generator, adam: Any) -> None:
         """Add gradients at pixels outside of the region, but only to what rays of the region have reached."""

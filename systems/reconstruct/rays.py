@@ -15,6 +15,7 @@ from ids3d.models.renderers.protocol import RayRender, Renderer
 from ids3d.registry import register
 from ids3d.scene import Scene
 from ids3d.seeding import generator_for
+from ids3d.systems.random_background import before_random_background
 from ids3d.systems.work import Work
 
 
@@ -33,15 +34,15 @@ class Reconstruct(pl.LightningModule):
     class Config:
         steps: int = 600  # steps of the optimiser, Adam
         rays_per_step: int = 2048  # rays a step, drawn at random from all training views
-        lr_density: float = 0.5  # Adam's rate of the density, before its activation
-        lr_appearance: float = 0.05  # Adam's rate of the colours
+        lr_density: float = 0.2  # Adam's rate of the density, before its activation
+        lr_appearance: float = 0.15  # Adam's rate of the colours
         lr_decay: float = 0.1  # share of both rates that is left at the last step; they fall exponentially
         # Weight of the mean squared differences between the grid's neighbours, in density.
         tv_density: float = 1e-3
-        tv_appearance: float = 1e-2  # the same, in colour
+        tv_appearance: float = 3e-3  # the same, in colour
         # Weight of the rays' distortion (Barron et al. 2022), in units of the scene's depth: against haze, which
         # explains the training views as well as surfaces do, and lets fewer samples be enough.
-        distortion: float = 1e-2
+        distortion: float = 3e-3
         # At these shares of the steps the grid is refined, to `finer` times as many voxels, ending with the geometry's
         # own number. Empty: it has that many from the start.
         refine_at: tuple[float, ...] = (0.2, 0.5)
@@ -156,14 +157,10 @@ class Reconstruct(pl.LightningModule):
         self, render: RayRender, pixels: tuple[Tensor, Tensor, Tensor], generator: torch.Generator
     ) -> Tensor:
         """Mean squared error of rays' colours: before random backgrounds, and of known pixels, where views say so."""
-        train, rgb = self._train, render.rgb
-        target = train.images[pixels]
-        if train.opacity is not None:
-            # Of another colour for each ray: a field that is not as transparent as the image does not match it.
-            behind = torch.rand(rgb.shape, generator=generator).to(rgb)
-            shift = behind - behind.new_tensor(self.scene.bounds.background or (0.0, 0.0, 0.0))
-            rgb = rgb + (1 - render.opacity)[:, None] * shift
-            target = target + (1 - train.opacity[pixels])[:, None] * shift
+        train = self._train
+        opacity = None if train.opacity is None else train.opacity[pixels]
+        behind = self.scene.bounds.background
+        rgb, target = before_random_background(render, train.images[pixels], opacity, behind, generator)
         if train.known is None:
             return F.mse_loss(rgb, target)
         known = train.known[pixels]

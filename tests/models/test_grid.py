@@ -134,20 +134,20 @@ def test_it_begins_as_a_thin_grey_fog() -> None:
 def test_density_and_colour_by_hand() -> None:
     geometry = grid(sh_degree=1)
     x, d = torch.tensor([[0.1, -1.3, 0.7]]), torch.tensor([[0.6, 0.0, 0.8]])
-    nodes = [
-        np.linspace(lo, hi, n)
-        for lo, hi, n in zip(BOX[:3].tolist(), BOX[3:].tolist(), geometry.resolution, strict=True)
-    ]
 
-    def at(values: Tensor) -> np.ndarray:
-        shaped = values.detach().view(*geometry.resolution, -1).numpy()
-        return RegularGridInterpolator(nodes, shaped)(x.numpy())[0]
+    def at(values: Tensor, resolution: tuple[int, ...]) -> np.ndarray:
+        ends = zip(BOX[:3].tolist(), BOX[3:].tolist(), resolution, strict=True)
+        nodes = [np.linspace(lo, hi, n) for lo, hi, n in ends]
+        return RegularGridInterpolator(nodes, values.detach().view(*resolution, -1).numpy())(x.numpy())[0]
 
     density, rgb = geometry(x, d)
-    raw = float(at(geometry.raw_density)[0]) + geometry.shift
+    assert geometry.raw_harmonics is not None
+    raw = float(at(geometry.raw_density, geometry.resolution)[0]) + geometry.shift
     assert density[0].item() == pytest.approx(math.log1p(math.exp(raw)) / geometry.unit, rel=1e-4)
-    for channel, coefficients in enumerate(at(geometry.raw_appearance).reshape(3, 4)):
-        value = coefficients[0] + math.sqrt(3) * (0.8 * coefficients[2] + 0.6 * coefficients[3])
+    base = at(geometry.raw_appearance, geometry.resolution)
+    half = tuple((n + 1) // 2 for n in geometry.resolution)  # what depends on the direction is half as fine
+    for channel, coefficients in enumerate(at(geometry.raw_harmonics, half).reshape(3, 3)):
+        value = base[channel] + math.sqrt(3) * (0.8 * coefficients[1] + 0.6 * coefficients[2])
         assert rgb[0, channel].item() == pytest.approx(1 / (1 + math.exp(-value)), rel=1e-4)
 
 
@@ -168,9 +168,9 @@ def test_gradients_equal_finite_differences(degree: int) -> None:
     x = BOX[:3] + points(5).double() * (BOX[3:] - BOX[:3])
     d = F.normalize(points(5, seed=4) - 0.4, dim=-1)
 
-    def field(density: Tensor, appearance: Tensor) -> tuple[Tensor, Tensor]:
-        tables = {"raw_density": density, "raw_appearance": appearance}
-        return torch.func.functional_call(geometry, tables, (x, d))
+    def field(*tables: Tensor) -> tuple[Tensor, Tensor]:
+        names = (name for name, _ in geometry.named_parameters())
+        return torch.func.functional_call(geometry, dict(zip(names, tables, strict=True)), (x, d))
 
     tables = [p.detach().clone().requires_grad_() for p in geometry.parameters()]
     assert torch.autograd.gradcheck(field, tables, fast_mode=True)

@@ -224,6 +224,11 @@ def test_behind_opaque_pictures_from_all_around_is_a_room_that_nobody_knows(tmp_
     assert load(around, background=(0.5, 0.5, 0.5)).bounds.background == (0.5, 0.5, 0.5)
     facing = load(write_scene(tmp_path / "facing", arc_cameras(12)))
     assert facing.bounds.background == (0.0, 0.0, 0.0) and facing.bounds.core is None
+    # What photographs that look one way show is opaque; of what is behind a room's nothing is known.
+    assert facing.train.opacity is not None and bool((facing.train.opacity == 1).all())
+    assert scene.train.opacity is None and load(around, background="black").train.opacity is None
+    with pytest.raises(UserError, match="random_background: .* may be a room"):
+        load(around, random_background=True)
     # What has been cut out stands before nothing.
     picture = next((around / "images_4").iterdir())
     Image.open(picture).convert("RGBA").save(picture)
