@@ -127,10 +127,11 @@ class Scene:
         cameras, n, bounds = self.train.cameras, len(self.train) + len(self.test), self.bounds
         sides = " x ".join(f"{side:.3g}" for side in (bounds.aabb[3:] - bounds.aabb[:3]).tolist())
         known = ", edited truth known" if self.truth else ""
+        of_space = "" if bounds.space == BOX else " of normalised device coordinates"
         return (
             f"{n} views of {cameras.width}x{cameras.height} pixels, {len(self.train)} to train on and "
             f"{len(self.test)} held out, {self.layout}{known}; near {bounds.near:.3g}, far {bounds.far:.3g}, "
-            f"box {sides} ({self.to_scene.scale:.3g} scene units per unit of the files)"
+            f"box {sides}{of_space} ({self.to_scene.scale:.3g} scene units per unit of the files)"
         )
 
     @cached_property

@@ -16,7 +16,7 @@ from ids3d.errors import UserError
 from ids3d.scene import CameraLayout, Similarity
 from ids3d.space import BOX, NDC, Space
 
-SpaceChoice = Literal["box", "ndc"]
+SpaceChoice = Literal["auto", "box", "ndc"]
 DEPTH = 2.0  # of normalised device coordinates, in shifts between the outermost cameras
 
 # Mean resultant length of the viewing directions; 0.75 is that of an evenly filled cone of 60 degrees.
@@ -96,9 +96,10 @@ def frame(
             they look at. False keeps the files' axes and origin.
         box_size: the longest side of the box in scene units; 0 keeps the files' units.
         ball: the box is around it; None: around all that the views see.
-        space: what the field is laid out in: a box of the world, or the average camera's normalised device coordinates.
+        space: what the field is laid out in: a box of the world, or the average camera's normalised device coordinates;
+            auto: these where the views are forward-facing and have them, with nothing known of what is photographed.
 
-    Raises UserError: there are no normalised device coordinates for these views.
+    Raises UserError: they are asked for, and there are no normalised device coordinates for these views.
     """
     layout = layout_of(poses)
     if recentre:
@@ -119,9 +120,14 @@ def frame(
     nearest = (scale * poses.bounds[:, 0]).float()
     core = _core(poses, to_scene, low, high) if layout == "all around" else None
     framing = Framing(layout, to_scene, torch.cat([low, high]).float(), near, float(farthest), nearest, core)
-    if space == "box":
+    if space == "box" or (space == "auto" and (layout != "forward-facing" or ball is not None)):
         return framing
-    coordinates, aabb = ndc(poses, to_scene)
+    try:
+        coordinates, aabb = ndc(poses, to_scene)
+    except UserError:
+        if space == "auto":
+            return framing
+        raise
     return replace(framing, space=coordinates, aabb=aabb)
 
 
@@ -131,7 +137,7 @@ def ndc(poses: Poses, to_scene: Similarity) -> tuple[NDC, Tensor]:
     The near plane is at the nearest thing that any view shows. A disparity's length is the shift that it makes between
     the outermost cameras, so that a cell is about as deep as these can tell.
 
-    Raises UserError: a camera is at that plane or beyond it, or a view looks sideways.
+    Raises UserError: a camera is at that plane or beyond it, a view looks sideways, or all cameras are at one place.
     """
     back = _unit(-poses.forward.mean(dim=0))
     up = poses.c2w[:, :, 1].mean(dim=0)
@@ -147,8 +153,10 @@ def ndc(poses: Poses, to_scene: Similarity) -> tuple[NDC, Tensor]:
         raise UserError(
             "data.space=ndc: there is no plane before all cameras with all that they show behind it: use data.space=box"
         )
-    shift = torch.cdist(local[:, :2], local[:, :2]).max() / near
-    space = NDC(axes.float(), origin.float(), near, DEPTH * float(shift))
+    shift = float(torch.cdist(local[:, :2], local[:, :2]).max()) / near
+    if shift < 1e-6:
+        raise UserError("data.space=ndc: all cameras are at one place: use data.space=box")
+    space = NDC(axes.float(), origin.float(), near, DEPTH * shift)
     seen = space.coordinates(corners)
     low, high = seen.reshape(-1, 3).amin(dim=0), seen.reshape(-1, 3).amax(dim=0)
     return space, torch.cat([low, high]).float()

@@ -28,7 +28,9 @@ class SceneConfig:
     holdout: int = 8
     recentre: bool = True  # y up, the average camera (views from all around: the object) at the origin
     box_size: float = 2.0  # longest side of the scene's box, scene units; 0 = the files' units
-    space: SpaceChoice = "box"  # what the field is laid out in; ndc is for views that all look the same way
+    # What the field is laid out in: a box of the world, or the average camera's normalised device coordinates; auto:
+    # these for views that all look the same way.
+    space: SpaceChoice = "auto"
     # Depth before which no view shows anything, in the files' units; null: from the files, and where they don't say,
     # from what the cameras look at.
     near: float | None = None

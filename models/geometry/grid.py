@@ -23,8 +23,8 @@ from ids3d.scene import SceneBounds
 # Densities count per side of a voxel, were there this many in the box, whatever the grid's resolution is.
 REFERENCE_VOXELS = 1_000_000
 
-# Of the harmonics' squares, beside their differences, in the appearance's roughness: what is the same from everywhere is
-# not to be explained by the direction.
+# Weight of the harmonics' squares beside their differences in the appearance's roughness: what looks the same from
+# everywhere is not to be explained by the direction.
 SHRINKAGE = 10.0
 
 

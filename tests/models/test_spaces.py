@@ -7,13 +7,14 @@ import torch
 from torch import Tensor, nn
 
 from ids3d.cameras import Cameras, look_at, pinhole
+from ids3d.data.scenes.framing import Ball as KnownBall
 from ids3d.data.scenes.framing import Poses, frame
 from ids3d.errors import UserError
 from ids3d.models.geometry.grid import GridGeometry
 from ids3d.models.geometry.protocol import Geometry
 from ids3d.models.renderers.occupancy import OccupancyRenderer
 from ids3d.scene import FreeSpace, SceneBounds
-from ids3d.space import NDC, Space
+from ids3d.space import BOX, NDC, Space
 from tests.data.scenes.llff_folder import arc_cameras
 from tests.data.scenes.test_framing import as_poses, inside, seen_points
 
@@ -105,3 +106,16 @@ def test_a_camera_beyond_what_another_shows_has_no_ndc() -> None:
     )
     with pytest.raises(UserError, match=r"data\.space=ndc: there is no plane before all cameras"):
         frame(as_poses(cameras), recentre=True, box_size=2.0, space="ndc")
+    assert frame(as_poses(cameras), recentre=True, box_size=2.0, space="auto").space == BOX
+
+
+def test_views_that_look_one_way_are_laid_out_in_ndc_of_themselves() -> None:
+    facing, around = (as_poses(arc_cameras(9, spread), near=2.0, far=30.0) for spread in (20.0, 180.0))
+    chosen = frame(facing, recentre=True, box_size=2.0, space="auto")
+    assert (
+        isinstance(chosen.space, NDC)
+        and chosen.space.key() == frame(facing, True, 2.0, space="ndc").space.key()
+    )
+    assert frame(around, recentre=True, box_size=2.0, space="auto").space == BOX
+    ball = KnownBall(torch.zeros(3, dtype=torch.float64), 1.0)
+    assert frame(facing, recentre=True, box_size=2.0, ball=ball, space="auto").space == BOX

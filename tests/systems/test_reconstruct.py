@@ -13,7 +13,10 @@ import torch
 from ids3d.data.step_batches import StepDataModule
 from ids3d.experiment import SceneJob
 from ids3d.metrics import psnr
+from ids3d.models.renderers.protocol import RayRender
+from ids3d.rendering import Samples
 from ids3d.systems.fitting import fit
+from ids3d.systems.random_background import before_random_background
 from ids3d.systems.reconstruct.rays import Reconstruct
 from ids3d.systems.resuming import ResumeCheckpoint
 from ids3d.systems.scene_phases import SceneRun
@@ -94,3 +97,45 @@ def test_the_optimiser_survives_a_refinement(tiny: Tiny, tmp_path: Path) -> None
 def test_without_refinement_the_field_has_its_full_size_from_the_start(tiny: Tiny, tmp_path: Path) -> None:
     _, recorder = reconstruct(tiny("reconstruct.steps=4", "reconstruct.refine_at=[]"), tmp_path)
     assert len(set(recorder.sizes)) == 1 and recorder.sizes[0] == pytest.approx(8000, rel=0.1)
+
+
+def test_what_photographs_show_becomes_opaque(tiny: Tiny, tmp_path: Path) -> None:
+    """Also what is dark, which before a black background might as well be nothing."""
+    opacities = []
+    for i, behind in enumerate(("null", "false")):
+        job = tiny(
+            "reconstruct.steps=150", "reconstruct.rays_per_step=512", f"data.random_background={behind}"
+        )
+        module, _ = reconstruct(job, tmp_path / str(i))
+        render, photograph = (
+            module.renderer.render(module.scene.train.cameras[0]),
+            module.scene.train.images[0],
+        )
+        dark = photograph.mean(-1) < photograph.mean(-1).quantile(0.2)
+        opacities.append(float(render.opacity[dark].mean()))
+    assert 1 - opacities[0] < 0.1 * (1 - opacities[1]), opacities
+
+
+def test_a_random_background_is_laid_behind_both() -> None:
+    generator = torch.Generator().manual_seed(0)
+    rgb, target = torch.rand(2, 5, 3, generator=generator)
+    seen, known = torch.rand(2, 5, generator=generator)
+    background = (0.2, 0.3, 0.4)
+    nothing = torch.zeros(0)
+    render = RayRender(
+        rgb, seen, seen, nothing, Samples(nothing, nothing, nothing.long(), torch.zeros(5, 2).long())
+    )
+    behind = torch.rand(5, 3, generator=torch.Generator().manual_seed(7))
+    draws = torch.Generator().manual_seed(7)
+    ours, theirs = before_random_background(render, target, known, background, draws)
+    for i in range(5):
+        for c in range(3):
+            own = float(rgb[i, c]) - (1 - float(seen[i])) * background[c]  # without anything behind
+            assert float(ours[i, c]) == pytest.approx(
+                own + (1 - float(seen[i])) * float(behind[i, c]), abs=1e-6
+            )
+            own = float(target[i, c]) - (1 - float(known[i])) * background[c]
+            assert float(theirs[i, c]) == pytest.approx(
+                own + (1 - float(known[i])) * float(behind[i, c]), abs=1e-6
+            )
+    assert before_random_background(render, target, None, background, draws) == (rgb, target)
