@@ -200,6 +200,6 @@ def test_long_reading_shows_its_progress(
     photographs = [inspect(tmp_path / "a.png", 8, 6)] * 3
     read_photographs(photographs, 6, 8, (0, 0, 0))
     assert capsys.readouterr().err == ""
-    monkeypatch.setattr("ids3d.data.scenes.photographs._SILENT", 0.0)
+    monkeypatch.setattr("ids3d.data.scenes.photographs.QUICK", 0.0)
     read_photographs(photographs, 6, 8, (0, 0, 0))
     assert "reading images: 3/3" in capsys.readouterr().err
