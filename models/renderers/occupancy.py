@@ -38,7 +38,7 @@ class OccupancyRenderer(nn.Module):
 
     @dataclass
     class Config:
-        steps: int = 256  # steps along the diagonal of the box; near 1.5 a voxel is a good number
+        steps: int = 170  # steps along the diagonal of the box; near 1.5 a voxel is a good number
         occupancy_cells: int = 262_144  # cells of the occupancy grid, about cubes
         occupancy_every: int = 16  # training steps between two updates of the occupancy grid
         occupancy_warmup: int = 256  # training steps during which an update looks at every cell
