@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ids3d.models.geometry.trilinear import Trilinear, corners
+from ids3d.models.geometry.trilinear import Trilinear
 
 Way = Callable[[Tensor, Tensor], Tensor]  # (table, positions) -> values
 SIDE = 100
@@ -36,6 +36,23 @@ def points_on_rays(n: int, generator: torch.Generator) -> Tensor:
 
 def chosen(table: Tensor, positions: Tensor) -> Tensor:
     return Trilinear(positions, RESOLUTION)(table)
+
+
+def corners(positions: Tensor, resolution: tuple[int, int, int]) -> tuple[Tensor, Tensor]:
+    """Find the eight nodes around each position (n, 3) in [0, 1], and their weights.
+
+    Returns:
+        Rows (n, 8) int64 into a table of x * y * z rows, and weights (n, 8) that sum to 1.
+    """
+    x, y, z = resolution
+    last = positions.new_tensor([x - 2, y - 2, z - 2])[:, None]  # the lowest node of the last cell
+    scaled = positions.T.contiguous() * (last + 1)
+    lower = torch.minimum(scaled.floor(), last)
+    (i, j, k), (u, v, w), (a, b, c) = lower.long(), scaled - lower, lower + 1 - scaled
+    offsets = [0, 1, z, z + 1, y * z, y * z + 1, y * z + z, y * z + z + 1]
+    rows = ((i * y + j) * z + k)[:, None] + torch.tensor(offsets, device=positions.device)
+    square = (b * c, b * w, v * c, v * w)
+    return rows, torch.stack([a * s for s in square] + [u * s for s in square], dim=-1)
 
 
 def grid_sample(batch: int) -> Way:
@@ -92,7 +109,7 @@ def main() -> None:
     table = torch.randn(SIDE**3, args.channels, generator=generator).requires_grad_()
     grad = torch.randn(len(positions), args.channels, generator=generator)
     ways: dict[str, Way] = {
-        "embedding_bag, scatter_add back (chosen)": chosen,
+        "loops (chosen)": chosen,
         "embedding_bag": embedding_bag,
         "gather and weighted sum": gather,
         "grid_sample, batch of 1": grid_sample(1),
