@@ -263,16 +263,17 @@ class EditThroughPictures(EditingSystem):
         cfg, cameras = self.cfg, self._all_cameras
         view, row, col = torch.unravel_index(pixels, (len(cameras), cameras.height, cameras.width))
         rays = cameras.rays_at(view, row, col)
+        known = None if cfg.appearance_only else self.scene.train.opacity  # what is there is there
         with torch.no_grad():
             if cfg.source == "photo":
-                base = self.scene.train.images[view.cpu(), row.cpu(), col.cpu()].to(self.device)
+                at = view.cpu(), row.cpu(), col.cpu()
+                base = self.scene.train.images[at].to(self.device)
+                opacity = None if known is None else known[at].to(self.device)
             else:
-                base = self.sources.renderer(rays).rgb
+                source = self.sources.renderer(rays)
+                base, opacity = source.rgb, None if known is None else source.opacity
         target = (base + self._changes()[view, row, col]).clamp(0, 1)
         render = self.renderer(rays, generator)
-        opacity = self.scene.train.opacity
-        if opacity is not None:
-            opacity = opacity[view.cpu(), row.cpu(), col.cpu()].to(self.device)
         behind = self.scene.bounds.background
         rgb, target = before_random_background(render, target, opacity, behind, generator)
         loss = F.l1_loss(rgb, target)  # where views disagree, what most of them say

@@ -124,6 +124,7 @@ def test_the_field_becomes_what_the_images_became(tiny: Tiny, tmp_path: Path, so
         Constant(torch.tensor([1.0, 0.0, 0.0])),
         f"edit.source={source}",
         *("edit.rounds=1", "edit.steps=4", "edit.fit_steps=150", "edit.lr=0.05"),
+        *("data.space=box", "data.random_background=false", "reconstruct.steps=200"),
     )
     train(system, tmp_path)
     camera = system.scene.test.cameras[0]

@@ -59,7 +59,7 @@ def test_a_run_over_a_scene(tiny: Callable[..., SceneJob], tmp_path: Path) -> No
             "--json",
             "f.json",
             "--only",
-            "sample",
+            "samples",
             "--prompts",
             "2",
             "--steps",

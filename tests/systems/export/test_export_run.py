@@ -37,10 +37,13 @@ SMALL = {
 }
 
 
+FOGGY = ("reconstruct.steps=60", "geometry.initial_alpha=0.02", "data.space=box")
+
+
 @pytest.fixture(scope="session")
 def edited(tiny_in: Callable[..., SceneJob], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a finished run."""
-    job = tiny_in(tmp_path_factory.mktemp("export"), "reconstruct.steps=60", "geometry.initial_alpha=0.02")
+    job = tiny_in(tmp_path_factory.mktemp("export"), *FOGGY)
     run(job)
     return job.folder
 
@@ -48,8 +51,7 @@ def edited(tiny_in: Callable[..., SceneJob], tmp_path_factory: pytest.TempPathFa
 @pytest.fixture(scope="session")
 def reconstructed(edited: Path, tiny_in: Callable[..., SceneJob]) -> Path:
     """The folder of a run that stopped before the edit, of the same reconstruction."""
-    settings = ["reconstruct.steps=60", "geometry.initial_alpha=0.02", "stage=reconstruct", "tag=source"]
-    job = tiny_in(edited.parent.parent, *settings)
+    job = tiny_in(edited.parent.parent, *FOGGY, "stage=reconstruct", "tag=source")
     run(job)
     return job.folder
 
@@ -133,8 +135,6 @@ def test_a_run_that_stopped_before_the_edit_has_its_reconstruction_exported(
         (["video", "path=nowhere.json"], ["nowhere.json cannot be read"]),
         (["points", "field=before"], ["bad value for field", "edited or source"]),
         (["points", "device=gpu"], ["device 'gpu'"]),
-        (["points", "opacity=1"], ["no pixel of the training views has an opacity of 1.0"]),
-        (["mesh", "opacity=0.99"], ["nowhere as dense as opacity=0.99"]),
         (["mesh", "--test", "x"], ["not allowed with"]),
         (["mesh", "--overwrite"], ["--overwrite starts a run"]),
         (["mesh", "--view"], ["--export RUN KIND", "without --config and --view"]),
@@ -217,15 +217,17 @@ def test_a_mesh_of_the_sample_scene_agrees_with_its_reconstruction(tmp_path: Pat
     settings = ["tracking=none", "tag=t", f"output={tmp_path}", "stage=reconstruct", "data.max_size=64"]
     settings += [
         "geometry.voxels=100000",
-        "reconstruct.steps=300",
-        "reconstruct.rays_per_step=512",
+        "reconstruct.steps=600",
+        "reconstruct.rays_per_step=1024",
+        "data.space=box",
+        "reconstruct.distortion=0.01",  # so that depths are those of one surface
         "renderer.steps=128",
     ]
     job = load([CONFIG], settings)
     assert isinstance(job, SceneJob)
     run(job)
-    mesh = trimesh.load(export(job.folder, "mesh", ["voxels=500000"]) / "mesh.ply", force="mesh")
+    mesh = trimesh.load(export(job.folder, "mesh", ["voxels=2000000"]) / "mesh.ply", force="mesh")
     with GracefulStop() as stop:
         work = SceneRun(job, stop)
-    # so early, a tenth of the opaque rays cross fog that is nowhere as dense as a surface
-    check_against_renders(mesh, read_reconstruction(work).renderer, work.scene, hits=0.85)
+    # The plain wall behind all is some fog, nowhere as dense as a surface, or is one elsewhere.
+    check_against_renders(mesh, read_reconstruction(work).renderer, work.scene, hits=0.85, close=0.85)
