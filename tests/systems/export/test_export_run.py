@@ -230,4 +230,6 @@ def test_a_mesh_of_the_sample_scene_agrees_with_its_reconstruction(tmp_path: Pat
     with GracefulStop() as stop:
         work = SceneRun(job, stop)
     # The plain wall behind all is some fog, nowhere as dense as a surface, or is one elsewhere.
-    check_against_renders(mesh, read_reconstruction(work).renderer, work.scene, hits=0.85, close=0.85)
+    check_against_renders(
+        mesh, read_reconstruction(work).renderer, work.scene, hits=0.85, close=0.85, off_by=10.0
+    )
