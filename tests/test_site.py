@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
-pytest.importorskip("material", reason="the site needs mkdocs-material: pip install 'ids3d[docs]'")
+pytest.importorskip("material", reason="the site needs mkdocs-material: pip install -e '.[docs]'")
 webdriver = pytest.importorskip(
-    "selenium.webdriver", reason="it is read by selenium: pip install 'ids3d[dev]'"
+    "selenium.webdriver", reason="it is read by selenium: pip install -e '.[dev]'"
 )
 
 ROOT = Path(__file__).parent.parent
