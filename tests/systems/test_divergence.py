@@ -176,7 +176,8 @@ def test_it_goes_back_and_on_at_half_the_rate(
         return original(self, *args, **kwargs)
 
     monkeypatch.setattr(torch.optim.Adam, "step", step)
-    settings = ("reconstruct.steps=14", "stage=reconstruct", "tracking=csv", "reconstruct.lr_decay=1")
+    rate = "reconstruct.lr_appearance=0.05"
+    settings = ("reconstruct.steps=14", "stage=reconstruct", "tracking=csv", "reconstruct.lr_decay=1", rate)
     whole = tiny(*settings, f"output={tmp_path / 'whole'}")
     with monkeypatch.context() as patch:
         wrong_at(patch, OccupancyRenderer, "forward", range(4, 9), infinite)
