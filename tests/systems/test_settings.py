@@ -144,7 +144,7 @@ def said(capsys: pytest.CaptureFixture[str], *words: str) -> str:
 def test_help_on_a_setting(capsys: pytest.CaptureFixture[str]) -> None:
     text = said(capsys, "--help", "reconstruct.lr_density")
     assert text.startswith("reconstruct.lr_density  of rays\n") and text.count("\n") == 3
-    assert "a number, in (0, 1000]; default 0.5" in text and "Adam's rate of the density" in text
+    assert "a number, in (0, 1000]; default 0.2" in text and "Adam's rate of the density" in text
     cut = said(capsys, "--help", "guidance.w_cut")
     assert "of cds\n" in cut and "default 3.0" in cut and "of ids\n" in cut and "default 0.0" in cut
     assert "of auto, blender, colmap, llff, transforms\n" in said(capsys, "-h", "data.near")
