@@ -76,8 +76,8 @@ def run(
         work.stage = view(work) if view is not None and ranks.is_first else None
         with contextlib.ExitStack() as stack:
             ranks.first(lambda: stack.enter_context(_begun(work)))
-            if log.isEnabledFor(logging.INFO):
-                ranks.first(lambda: show_scene_run(work))
+            # In all processes, of which the others are told less.
+            ranks.first(lambda: show_scene_run(work) if log.isEnabledFor(logging.INFO) else None)
             if isinstance(work, SceneEditRun):
                 return reconstruct_and_edit(work)
             return reconstruct_only(work)
