@@ -71,6 +71,8 @@ class SceneBounds:
         core: (6,) float32, the part of the box that the cameras around it all look at; None: no part more than others.
         free_space: what the training views say is empty; None: no more is known than `near`.
         space: the coordinates in which the geometry is laid out.
+        pixel: in these, how wide a pixel of the views is where the cameras look; None: not known.
+        pixels: how many the views have in all, to train on; None: not known.
     """
 
     aabb: Tensor
@@ -80,6 +82,8 @@ class SceneBounds:
     core: Tensor | None = None
     free_space: FreeSpace | None = None
     space: Space = BOX
+    pixel: float | None = None
+    pixels: int | None = None
 
     @property
     def length(self) -> float:
@@ -91,6 +95,8 @@ class SceneBounds:
             raise ValueError(f"not a box: {self.aabb.tolist()}")
         if not 0 <= self.near < self.far:
             raise ValueError(f"near {self.near} and far {self.far} must satisfy 0 <= near < far")
+        if self.pixel is not None and not self.pixel > 0:
+            raise ValueError(f"a pixel {self.pixel} wide")
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -19,6 +19,7 @@ from ids3d.data.scenes.image_folders import Choice, common_size
 from ids3d.data.scenes.photographs import Photograph, inspect, read_masks, read_photographs
 from ids3d.data.scenes.poses import check_depths
 from ids3d.data.scenes.protocol import BLACK, Colour, SceneConfig
+from ids3d.data.scenes.silhouettes import hull_box
 from ids3d.data.scenes.truth import has_truth, read_captions, read_truth
 from ids3d.data.scenes.undistortion import Undistortion, undistortion_of
 from ids3d.errors import UserError
@@ -26,6 +27,7 @@ from ids3d.lenses import Lens
 from ids3d.memory import lack_of_memory
 from ids3d.reading import given_path
 from ids3d.scene import FreeSpace, Scene, SceneBounds
+from ids3d.space import BOX, NDC
 from ids3d.tasks import LONGEST_NAME
 
 log = logging.getLogger(__name__)
@@ -103,9 +105,12 @@ def build(capture: Capture, cfg: SceneConfig) -> Scene:
     behind = colour or BLACK
     room = framing.layout != "forward-facing" and not transparent
     images, opacity = read_photographs(photographs, height, width, behind, undistortions)
+    cameras = _cameras(framing, capture.c2w, pinholes, (height, width))
+    if opacity is not None:
+        framing = _around_the_object(framing, cameras[train], opacity[train])
     views = Views(
         images,
-        _cameras(framing, capture.c2w, pinholes, (height, width)),
+        cameras,
         _names(capture, photographs),
         _opacity(cfg, images, opacity, room),
         _known(capture, undistortions, height, width),
@@ -117,6 +122,8 @@ def build(capture: Capture, cfg: SceneConfig) -> Scene:
         background=colour or (None if room else BLACK),
         core=framing.core,
         space=framing.space,
+        pixel=_pixel(framing, cameras[train], train),
+        pixels=int(train.sum()) * height * width,
         free_space=FreeSpace(views[train].cameras, framing.nearest[train]),
     )
     order = test.nonzero()[:, 0].tolist()
@@ -158,6 +165,24 @@ def _frame(
     check_depths(capture.source, c2w, bounds)
     tangents = torch.tensor([lens.tangents for lens in pinholes], dtype=torch.float64)
     return frame(Poses(c2w, tangents, bounds), cfg.recentre, cfg.box_size, ball, cfg.space), guessed
+
+
+def _around_the_object(framing: Framing, cameras: Cameras, opacity: Tensor) -> Framing:
+    """With a box no larger than the silhouettes leave room for, so that the field's cells go to the object."""
+    box = hull_box(framing.aabb, cameras, opacity) if framing.space == BOX else None
+    if box is None:
+        return framing
+    core = framing.core
+    if core is not None:
+        core = torch.cat([torch.maximum(core[:3], box[:3]), torch.minimum(core[3:], box[3:])])
+        core = core if bool((core[:3] < core[3:]).all()) else None
+    return replace(framing, aabb=box, core=core)
+
+
+def _pixel(framing: Framing, cameras: Cameras, which: Tensor) -> float:
+    """The median view's, where it looks: in normalised device coordinates a pixel is as wide at every depth."""
+    width = 1 / cameras.fx if isinstance(framing.space, NDC) else framing.look[which] / cameras.fx
+    return float(width.median())
 
 
 def _guessed_depths(

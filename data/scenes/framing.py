@@ -65,6 +65,7 @@ class Framing:
         near, far: along unit rays, in scene units: no view shows anything nearer than near, and no ray is
             still in the box beyond far.
         nearest: (n,) float32, in scene units: depth along each camera's axis before which its view shows nothing.
+        look: (n,) float32, in scene units: depth along each camera's axis of what it looks at.
         core: (6,) float32, of views from all around: the part of the box that half of the cameras see whole; else None.
         space: the coordinates that aabb is in.
     """
@@ -75,6 +76,7 @@ class Framing:
     near: float
     far: float
     nearest: Tensor
+    look: Tensor
     core: Tensor | None = None
     space: Space = BOX
 
@@ -118,8 +120,11 @@ def frame(
     farthest = torch.maximum((centres - low).abs(), (centres - high).abs()).norm(dim=-1).max()
     near = scale * float(poses.bounds[:, 0].min())
     nearest = (scale * poses.bounds[:, 0]).float()
-    core = _core(poses, to_scene, low, high) if layout == "all around" else None
-    framing = Framing(layout, to_scene, torch.cat([low, high]).float(), near, float(farthest), nearest, core)
+    around = layout == "all around"
+    look = scale * (_focus_depths(poses) if around else poses.bounds.prod(dim=-1).sqrt()).float()
+    core = _core(poses, to_scene, low, high) if around else None
+    aabb = torch.cat([low, high]).float()
+    framing = Framing(layout, to_scene, aabb, near, float(farthest), nearest, look, core)
     if space == "box" or (space == "auto" and (layout != "forward-facing" or ball is not None)):
         return framing
     try:

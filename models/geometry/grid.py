@@ -23,6 +23,12 @@ from ids3d.scene import SceneBounds
 # Densities count per side of a voxel, were there this many in the box, whatever the grid's resolution is.
 REFERENCE_VOXELS = 1_000_000
 
+FEWEST, MOST = 1_000_000, 8_000_000
+"""Nodes of a grid of which nothing is said: what costs little, and what two cores and a few gigabytes can hold."""
+
+TOLD = 1.25
+"""How many nodes a pixel of the training views tells apart, at most, in a grid of which nothing is said."""
+
 # Weight of the harmonics' squares beside their differences in the appearance's roughness: what looks the same from
 # everywhere is not to be explained by the direction.
 SHRINKAGE = 10.0
@@ -60,7 +66,10 @@ class GridGeometry(nn.Module):
 
     @dataclass
     class Config:
-        voxels: int = 1_000_000  # nodes of the grid, spread over the sides so that the voxels are about cubes
+        # Nodes of the grid, spread over the sides so that the voxels are about cubes. None: as many as make a voxel a
+        # pixel wide where the cameras look, but no more than 1.25 for each pixel of the training views, and between
+        # 1,000,000 and 8,000,000.
+        voxels: int | None = None
         # 0: a colour is the same from everywhere; 1 or 2: it depends on the direction of view.
         sh_degree: int = 0
         # Opacity of an untouched field per hundredth of the box. Small, so that what is near a camera does not hide the
@@ -75,7 +84,7 @@ class GridGeometry(nn.Module):
             )
             # Single precision: the tables, their gradients, and two averages of each in the optimiser.
             more = 3 * ((self.sh_degree + 1) ** 2 - 1) / 8
-            fault = lack_of_memory(round(16 * self.voxels * (4 + more)))
+            fault = lack_of_memory(round(16 * (self.voxels or 0) * (4 + more)))
             if fault:
                 raise ValueError(f"voxels={self.voxels} {fault}")
 
@@ -92,7 +101,7 @@ class GridGeometry(nn.Module):
         volume = float((aabb[3:] - aabb[:3]).double().prod())
         self.unit = (volume / REFERENCE_VOXELS) ** (1 / 3)
         self.shift = math.log(math.expm1(-math.log1p(-cfg.initial_alpha)))
-        self.resolution = cubic_resolution(self._stretched_box(), cfg.voxels)
+        self.resolution = cubic_resolution(self._stretched_box(), cfg.voxels or self._fitting(bounds))
         nodes = math.prod(self.resolution)
         self.full_voxels = self.voxels = nodes  # at full resolution, and asked for at the present one
         self.raw_density = nn.Parameter(torch.zeros(nodes, 1), requires_grad=not cfg.freeze_density)
@@ -101,6 +110,21 @@ class GridGeometry(nn.Module):
         if cfg.sh_degree > 0:
             others = 3 * ((cfg.sh_degree + 1) ** 2 - 1)
             self.raw_harmonics = nn.Parameter(torch.zeros(math.prod(_coarser(self.resolution)), others))
+
+    def _fitting(self, bounds: SceneBounds) -> int:
+        """How many nodes suit the training views' pixels."""
+        if bounds.pixel is None or bounds.pixels is None:
+            return FEWEST
+        side = bounds.pixel * (1 if bounds.core is None else self.cfg.magnify)
+        box = self._stretched_box().double()
+        pixel_wide = float(((box[3:] - box[:3]) / side).prod())
+        return round(max(FEWEST, min(pixel_wide, TOLD * bounds.pixels, MOST)))
+
+    def detail(self) -> float:
+        """Return the side of a voxel at full resolution, where they are smallest."""
+        box = self._stretched_box().double()
+        side = float((box[3:] - box[:3]).prod() / self.full_voxels) ** (1 / 3)
+        return side if torch.equal(self.core[:3], self.core[3:]) else side / self.cfg.magnify
 
     def parameter_groups(self) -> ParameterGroups:
         """Return the grid's tables. They are new ones whenever `refine` returned True."""

@@ -45,6 +45,10 @@ class Geometry(Protocol):
         """Return what `density` is interpolated from, which is marched through faster on a CPU; None: no such grid."""
         ...
 
+    def detail(self) -> float | None:
+        """Return the length of the finest detail that the field can hold, world units; None: it has no such length."""
+        ...
+
     def parameter_groups(self) -> ParameterGroups:
         """Return the field's parameters. They are new ones whenever `refine` returned True."""
         ...

@@ -25,6 +25,12 @@ from ids3d.rendering import (
 from ids3d.scene import SceneBounds
 from ids3d.space import SpaceRays
 
+STEP = 1.165
+"""How long a step is, in the geometry's finest details, where nothing is said of it."""
+
+STEPS_UNKNOWN, STEPS_MOST = 170, 1024
+"""Steps along the diagonal of a box where nothing is said of them: of a geometry without a finest detail; at most."""
+
 
 @register("renderer", "occupancy")
 class OccupancyRenderer(nn.Module):
@@ -38,7 +44,9 @@ class OccupancyRenderer(nn.Module):
 
     @dataclass
     class Config:
-        steps: int = 170  # steps along the diagonal of the box; near 1.5 a voxel is a good number
+        # Steps along the diagonal of the box. None: as many as make a step 1.165 times as long as the geometry's finest
+        # detail, such as a voxel, but no more than 1,024.
+        steps: int | None = None
         occupancy_cells: int = 262_144  # cells of the occupancy grid, about cubes
         occupancy_every: int = 16  # training steps between two updates of the occupancy grid
         occupancy_warmup: int = 256  # training steps during which an update looks at every cell
@@ -78,7 +86,8 @@ class OccupancyRenderer(nn.Module):
         aabb, background = bounds.aabb, bounds.background
         self.cfg, self.geometry, self.near, self.far = cfg, geometry, bounds.near, bounds.far
         self.space = bounds.space
-        self.step_size = float(torch.linalg.vector_norm(aabb[3:] - aabb[:3])) / cfg.steps
+        diagonal = float(torch.linalg.vector_norm(aabb[3:] - aabb[:3]))
+        self.step_size = diagonal / (cfg.steps or _fitting(diagonal, geometry))
         self.occupancy = OccupancyGrid(aabb.float(), cubic_resolution(aabb, cfg.occupancy_cells))
         self.register_buffer("background", torch.tensor(background or (0.0, 0.0, 0.0)))
         self.environment = Environment(cfg.environment) if background is None and cfg.environment else None
@@ -199,6 +208,12 @@ class OccupancyRenderer(nn.Module):
             raise ValueError(f"one camera at a time, not {len(camera)}")
         rays, size = camera.rays().flatten(), chunk or self.cfg.chunk
         return [rays[start : start + size] for start in range(0, len(rays), size)]
+
+
+def _fitting(diagonal: float, geometry: Geometry) -> int:
+    """How many steps along the diagonal suit the geometry."""
+    detail = geometry.detail()
+    return STEPS_UNKNOWN if detail is None else min(max(1, round(diagonal / (STEP * detail))), STEPS_MOST)
 
 
 def _points(rays: SpaceRays, samples: Samples) -> Tensor:

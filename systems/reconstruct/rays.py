@@ -18,6 +18,9 @@ from ids3d.seeding import generator_for
 from ids3d.systems.random_background import before_random_background
 from ids3d.systems.work import Work
 
+SMOOTHED = 1_000_000
+"""Up to how many training pixels the weights of the total variation are taken as they are."""
+
 
 @register("reconstruct", "rays")
 class Reconstruct(pl.LightningModule):
@@ -37,7 +40,8 @@ class Reconstruct(pl.LightningModule):
         lr_density: float = 0.2  # Adam's rate of the density, before its activation
         lr_appearance: float = 0.15  # Adam's rate of the colours
         lr_decay: float = 0.1  # share of both rates that is left at the last step; they fall exponentially
-        # Weight of the mean squared differences between the grid's neighbours, in density.
+        # Weight of the mean squared differences between the grid's neighbours, in density; of more than SMOOTHED
+        # training pixels each counts as much beside it, so that it weighs the less.
         tv_density: float = 1e-3
         tv_appearance: float = 3e-3  # the same, in colour
         # Weight of the rays' distortion (Barron et al. 2022), in units of the scene's depth: against haze, which
@@ -73,6 +77,7 @@ class Reconstruct(pl.LightningModule):
         super().__init__()
         self.cfg, self.renderer, self.scene, self.seed = cfg, renderer, scene, seed
         self._train, self._test = scene.train, scene.test
+        self._smoothing = min(1.0, SMOOTHED / scene.train.images[..., 0].numel())
         renderer.refine(self._resolution_at(0))
 
     def setup(self, stage: str) -> None:
@@ -145,7 +150,8 @@ class Reconstruct(pl.LightningModule):
         loss = error
         if cfg.tv_density or cfg.tv_appearance:
             roughness = self.renderer.regularisation(generator)
-            loss = loss + cfg.tv_density * roughness.density + cfg.tv_appearance * roughness.appearance
+            rough = cfg.tv_density * roughness.density + cfg.tv_appearance * roughness.appearance
+            loss = loss + self._smoothing * rough
         if cfg.distortion:
             loss = loss + cfg.distortion / self.scene.bounds.length * render.distortion()
         self.log("reconstruct/loss", loss.detach())

@@ -98,6 +98,35 @@ def test_voxels_are_about_cubes() -> None:
     assert geometry.raw_density.shape == (8000, 1) and geometry.raw_appearance.shape == (8000, 3)
 
 
+@pytest.mark.parametrize(
+    ("pixel", "pixels", "expected"),
+    [
+        (None, None, 1_000_000),
+        (0.1, 10**9, 1_000_000),  # wide pixels: no fewer than what costs little
+        (0.01, 10**9, 2_000_000),  # a voxel as wide as a pixel, in a box of 2 units of volume
+        (0.01, 1_200_000, 1_500_000),  # but no more than the views can tell apart
+        (0.001, 10**9, 8_000_000),
+    ],
+)
+def test_voxels_suit_the_views(pixel: float | None, pixels: int | None, expected: int) -> None:
+    bounds = replace(BOUNDS, aabb=torch.tensor([0.0, 0, 0, 1, 2, 1]), pixel=pixel, pixels=pixels)
+    geometry = GridGeometry(GridGeometry.Config(), bounds)
+    assert geometry.full_voxels == pytest.approx(expected, rel=0.02)
+    assert geometry.detail() == pytest.approx((2 / expected) ** (1 / 3), rel=0.01)
+    geometry.refine(0.1)
+    assert geometry.detail() == pytest.approx((2 / expected) ** (1 / 3), rel=0.01)
+
+
+def test_voxels_suit_the_views_in_the_core() -> None:
+    core = torch.tensor([0.25, 0.5, 0.25, 0.75, 1.5, 0.75])
+    aabb = torch.tensor([0.0, 0, 0, 1, 2, 1])
+    bounds = replace(BOUNDS, aabb=aabb, core=core, pixel=0.008, pixels=10**9)
+    geometry = GridGeometry(GridGeometry.Config(magnify=2.0), bounds)
+    # 1.5 times as long along each axis, for half of it counts twice; voxels 0.008 wide within, 0.016 outside.
+    assert geometry.full_voxels == pytest.approx(1.5**3 * 2 / 0.016**3, rel=0.02)
+    assert geometry.detail() == pytest.approx(0.008, rel=0.01)
+
+
 def test_nodes_are_denser_in_the_core() -> None:
     """Along each axis the grid is even in a coordinate that runs `magnify` times as fast within the core."""
     core = torch.tensor([-0.5, -1.0, 0.2, 0.25, 1.0, 0.6])

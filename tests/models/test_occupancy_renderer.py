@@ -30,6 +30,9 @@ class Fog(nn.Module):
     def density_grid(self) -> None:
         return None
 
+    def detail(self) -> None:
+        return None
+
     def density(self, positions: Tensor) -> Tensor:
         return self.value * (positions.norm(dim=-1) < self.radius).to(positions)
 
@@ -228,6 +231,18 @@ def test_an_untouched_field_stays_occupied() -> None:
     renderer.before_step(0, torch.Generator())
     assert renderer.occupancy.binaries.all()
     assert geometry.density(torch.zeros(1, 3)).item() * renderer.step_size > renderer.cfg.occupancy_threshold
+
+
+@pytest.mark.parametrize(
+    ("voxels", "given", "expected"),
+    [(20**3, 55, 55), (20**3, None, 3**0.5 * 20 / 1.165), (100**3, None, 3**0.5 * 100 / 1.165)],
+)
+def test_steps_suit_the_voxels(voxels: int, given: int | None, expected: float) -> None:
+    """A cube of n voxels a side has a diagonal of √3 n of them, and a step is 1.165 of them long."""
+    bounds = replace(BOUNDS, aabb=torch.tensor([-1.0, -1, -1, 1, 1, 1]))
+    geometry = GridGeometry(GridGeometry.Config(voxels=voxels), bounds)
+    renderer = OccupancyRenderer(OccupancyRenderer.Config(steps=given), geometry, bounds)
+    assert 2 * 3**0.5 / renderer.step_size == pytest.approx(expected, abs=0.51)
 
 
 def test_where_the_background_is_not_known_a_panorama_is_learned() -> None:

@@ -32,6 +32,9 @@ class Ball(nn.Module):
     def density_grid(self) -> None:
         return None
 
+    def detail(self) -> None:
+        return None
+
     def density(self, positions: Tensor) -> Tensor:
         return 1e4 * ((self.space.points(positions) - CENTRE).norm(dim=1) < RADIUS)
 

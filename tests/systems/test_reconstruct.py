@@ -139,3 +139,19 @@ def test_a_random_background_is_laid_behind_both() -> None:
                 own + (1 - float(known[i])) * float(behind[i, c]), abs=1e-6
             )
     assert before_random_background(render, target, None, background, draws) == (rgb, target)
+
+
+def test_many_pixels_outvote_the_smoothing(tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of twice as many pixels as the weights are meant for, half of the total variation counts."""
+    quick = ["reconstruct.steps=1", "reconstruct.distortion=0", "data.random_background=false"]
+    losses = {}
+    for weight in (0, 10):
+        for limit in (10**9, 1):
+            monkeypatch.setattr("ids3d.systems.reconstruct.rays.SMOOTHED", limit)
+            job = tiny(*quick, f"reconstruct.tv_density={weight}", f"reconstruct.tv_appearance={weight}")
+            module, recorder = reconstruct(job, tmp_path / f"{weight}-{limit}")
+            losses[weight, limit] = recorder.losses[0]
+            pixels = module.scene.train.images[..., 0].numel()
+    assert losses[0, 1] == losses[0, 10**9]
+    rough = losses[10, 10**9] - losses[0, 1]
+    assert losses[10, 1] - losses[0, 1] == pytest.approx(rough / pixels, abs=1e-6)

@@ -37,6 +37,9 @@ class Blobs(nn.Module):
     def density_grid(self) -> None:
         return None
 
+    def detail(self) -> None:
+        return None
+
     def density(self, positions: Tensor) -> Tensor:
         return self._densities(positions).sum(-1)
 

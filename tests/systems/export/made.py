@@ -34,6 +34,9 @@ class Ball(nn.Module):
     def density_grid(self) -> None:
         return None
 
+    def detail(self) -> None:
+        return None
+
     def density(self, positions: Tensor) -> Tensor:
         inside = RADIUS - (self.space.points(positions) - self.centre.to(positions)).norm(dim=-1)
         return F.softplus(self.sharpness * inside) / self.thickness
