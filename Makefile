@@ -20,8 +20,9 @@ $(STAMP): pyproject.toml constraints.txt
 demo: setup
 	$(BIN)/python launch.py --config configs/ids-llff.yaml $(ARGS)
 
+# Two processes at once, of one thread each, which is faster than one of two.
 test: setup
-	$(BIN)/python -m pytest -m 'not slow'
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'not slow' -n 2 --dist loadfile
 
 test-all: setup
 	$(BIN)/python -m pytest
