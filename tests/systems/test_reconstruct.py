@@ -141,7 +141,9 @@ def test_a_random_background_is_laid_behind_both() -> None:
     assert before_random_background(render, target, None, background, draws) == (rgb, target)
 
 
-def test_many_pixels_outvote_the_smoothing(tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_pixels_outvote_the_smoothing(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Of twice as many pixels as the weights are meant for, half of the total variation counts."""
     quick = ["reconstruct.steps=1", "reconstruct.distortion=0", "data.random_background=false"]
     losses = {}
