@@ -1,4 +1,4 @@
-"""What nerfacc's functions for CUDA are given, in every space: what the loops for the CPU are, by stand-ins that note it."""
+"""What nerfacc is given on CUDA, in every space: what the loops for the CPU are, by stand-ins that note it."""
 
 from __future__ import annotations
 
