@@ -1,10 +1,11 @@
 """A field as a coloured mesh: marching cubes in the space that the field is laid out in, simplified.
 
-The surface lies where the opacity over a hundredth of the box's diagonal, L, reaches `opacity`:
+The surface is what the training views see, see `fusion`, or, with surface=density, where the opacity over a hundredth of
+the box's diagonal, L, reaches `opacity`:
 
     1 - exp(-density L) = opacity
 
-Marching cubes interpolates the logit of that opacity, log(exp(density L) - 1), which is about linear across a surface
+There marching cubes interpolates the logit of that opacity, log(exp(density L) - 1), which is about linear across a surface
 where the field is a softplus of something interpolated.
 """
 
@@ -14,6 +15,7 @@ import json
 import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -29,6 +31,7 @@ from ids3d.progress import QUICK, track
 from ids3d.rendering import cubic_resolution
 from ids3d.scene import SceneBounds
 from ids3d.systems.export.fields import ExportSettings, RunFields, Units
+from ids3d.systems.export.fusion import BAND, depth_maps, fused_colours, fused_surface
 
 CHUNK = 2**18  # positions at a time
 STEEPEST = 6.0  # logits beyond this are cut: at a hard edge the surface lies midway between two nodes
@@ -68,8 +71,13 @@ class MeshFigures:
 class Mesh(ExportSettings):
     """mesh.ply and mesh.glb, which hold the same, and mesh.json about them."""
 
-    voxels: int = 8_000_000  # nodes that the field is asked at, spread over the box's sides
-    opacity: float = 0.5  # opacity over a hundredth of the box's diagonal at which the surface lies
+    # views: the training views' depth maps, fused; open where none of them looks, as behind things. density: where the
+    # field is dense; closed, but what is fog, as plain walls may be, has holes.
+    surface: Literal["views", "density"] = "views"
+    voxels: int = 4_000_000  # nodes of the lattice that the surface is found in, spread over the box's sides
+    # views: opacity from which a pixel shows a surface; density: opacity over a hundredth of the box's diagonal at which
+    # it lies.
+    opacity: float = 0.5
     faces: int = 200_000  # triangles that it is simplified to, about; 0: not simplified
     smallest: float = 0.01  # parts with less than this share of the largest part's area are left out; 0: none
     units: Units = "scene"  # scene: units and axes of the scene's own; files: those of the capture's files
@@ -93,7 +101,8 @@ class Mesh(ExportSettings):
     def extract(self, fields: RunFields) -> trimesh.Trimesh:
         """The mesh, with colours of its vertices. Raises UserError: there is no surface."""
         bounds = fields.scene.bounds
-        mesh = self._surface(fields)
+        maps = depth_maps(fields, self.opacity) if self.surface == "views" else None
+        mesh = self._density_surface(fields) if maps is None else fused_surface(fields, maps, self.voxels)
         mesh = without_small_parts(mesh, self.smallest)
         if 0 < self.faces < len(mesh.faces):
             mesh = mesh.simplify_quadric_decimation(face_count=self.faces)
@@ -104,18 +113,20 @@ class Mesh(ExportSettings):
         fields.check()
         inside = torch.from_numpy(np.array(mesh.vertices))
         scene = trimesh.Trimesh(bounds.space.points(inside).numpy(), mesh.faces, process=False)
-        colours = vertex_colours(
-            fields.after, bounds, inside, -unit_normals(mesh), -unit_normals(scene), fields.device
-        )
-        vertices = fields.in_units(torch.from_numpy(np.array(scene.vertices)), self.units)
+        vertices = torch.from_numpy(np.array(scene.vertices))
+        if maps is None:
+            inwards, directions = -unit_normals(mesh), -unit_normals(scene)
+            colours = vertex_colours(fields.after, bounds, inside, inwards, directions, fields.device)
+        else:
+            colours = fused_colours(fields, maps, vertices, 100 * BAND * _thickness(bounds))
         return trimesh.Trimesh(
-            vertices.numpy(),
+            fields.in_units(vertices, self.units).numpy(),
             mesh.faces,
             vertex_colors=(colours * 255).round().byte().numpy(),
             process=False,
         )
 
-    def _surface(self, fields: RunFields) -> trimesh.Trimesh:
+    def _density_surface(self, fields: RunFields) -> trimesh.Trimesh:
         """The closed surface in the space's coordinates: what reaches the box's sides ends there."""
         bounds = fields.scene.bounds
         resolution = cubic_resolution(bounds.aabb, self.voxels)

@@ -45,6 +45,23 @@ class Ball(nn.Module):
         return self.density(positions), colours(self.space.points(positions))
 
 
+class Fog(nn.Module):
+    """All that lies behind the plane z = start, as dense everywhere."""
+
+    def __init__(self, start: float, density: float) -> None:
+        super().__init__()
+        self.start, self.amount = start, density
+
+    def density_grid(self) -> None:
+        return None
+
+    def density(self, positions: Tensor) -> Tensor:
+        return self.amount * (positions[:, 2] < self.start).float()
+
+    def forward(self, positions: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
+        return self.density(positions), colours(positions)
+
+
 def colours(points: Tensor) -> Tensor:
     """(n, 3): they differ from place to place, gently."""
     return torch.sigmoid(1.5 * (points - CENTRE.to(points)))

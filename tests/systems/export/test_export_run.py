@@ -27,10 +27,10 @@ from ids3d.systems.scene_phases import SceneRun
 from ids3d.systems.scene_run import run
 from ids3d.systems.stopping import GracefulStop
 from tests.systems.conftest import CONFIG
-from tests.systems.export.test_mesh import check_against_renders
+from tests.systems.export.test_mesh import check_against_renders, levels
 
 SMALL = {
-    "mesh": ["voxels=20000", "opacity=0.01"],
+    "mesh": ["voxels=20000", "opacity=0.05"],
     "points": ["opacity=0.05"],
     "video": ["size=16", "frames=3"],
     "nerfstudio": ["opacity=0.05"],
@@ -213,23 +213,27 @@ def test_another_device_than_the_runs_is_refused_where_there_is_none(edited: Pat
 
 
 @pytest.mark.slow
-def test_a_mesh_of_the_sample_scene_agrees_with_its_reconstruction(tmp_path: Path) -> None:
-    settings = ["tracking=none", "tag=t", f"output={tmp_path}", "stage=reconstruct", "data.max_size=64"]
-    settings += [
-        "geometry.voxels=100000",
-        "reconstruct.steps=600",
-        "reconstruct.rays_per_step=1024",
-        "data.space=box",
-        "reconstruct.distortion=0.01",  # so that depths are those of one surface
-        "renderer.steps=128",
-    ]
+@pytest.mark.parametrize("space", ["box", "auto"])  # auto: normalised device coordinates
+def test_a_mesh_of_the_sample_scene_agrees_with_its_reconstruction(tmp_path: Path, space: str) -> None:
+    settings = ["tracking=none", "tag=t", f"output={tmp_path}", "stage=reconstruct", f"data.space={space}"]
+    settings += ["data.max_size=96", "geometry.voxels=400000", "reconstruct.validate_every=0"]
     job = load([CONFIG], settings)
     assert isinstance(job, SceneJob)
     run(job)
-    mesh = trimesh.load(export(job.folder, "mesh", ["voxels=2000000"]) / "mesh.ply", force="mesh")
+    place = export(job.folder, "mesh", ["voxels=2000000"])
+    mesh = trimesh.load(place / "mesh.ply", force="mesh", process=False)
+    glb = trimesh.load(place / "mesh.glb", force="mesh", process=False)
+    assert isinstance(mesh, trimesh.Trimesh) and isinstance(glb, trimesh.Trimesh)
+    assert np.array_equal(mesh.vertices, glb.vertices) and np.array_equal(mesh.faces, glb.faces)
+    assert np.array_equal(levels(mesh), levels(glb))
+    figures = json.loads((place / "mesh.json").read_text())
+    assert (
+        figures["watertight"] == mesh.is_watertight and (figures["open_edges"] > 0) != figures["watertight"]
+    )
     with GracefulStop() as stop:
         work = SceneRun(job, stop)
-    # The plain wall behind all is some fog, nowhere as dense as a surface, or is one elsewhere.
-    check_against_renders(
-        mesh, read_reconstruction(work).renderer, work.scene, hits=0.85, close=0.85, off_by=10.0
-    )
+    bounds = work.scene.bounds
+    low, high = bounds.aabb.double().reshape(2, 3)
+    inside = bounds.space.coordinates(torch.tensor(mesh.vertices).double())
+    assert (inside >= low - 1e-4).all() and (inside <= high + 1e-4).all()
+    check_against_renders(mesh, read_reconstruction(work).renderer, work.scene)
