@@ -96,7 +96,7 @@ def depth_maps(fields: RunFields, opacity: float) -> DepthMaps:
 
 
 def fused_surface(fields: RunFields, maps: DepthMaps, voxels: int) -> trimesh.Trimesh:
-    """The surface in the space's coordinates, about `voxels` nodes over the box; open where no view says how it goes on.
+    """The surface in the space's coordinates, of about `voxels` nodes over the box; open where no view sees it go on.
 
     Raises UserError: the views' depths agree nowhere.
     """
@@ -132,8 +132,10 @@ def fused_surface(fields: RunFields, maps: DepthMaps, voxels: int) -> trimesh.Tr
 
 
 def fused_colours(fields: RunFields, maps: DepthMaps, vertices: Tensor, width: float) -> Tensor:
-    """Colours (n, 3) in [0, 1] on the CPU of world points (n, 3): the mean of the views that see a surface within `width`
-    (the space's units) of them, the nearer the more."""
+    """Colours (n, 3) in [0, 1] on the CPU of world points (n, 3).
+
+    The mean of the views that see a surface within `width` (the space's units) of a point, the nearer the more.
+    """
     found = []
     for chunk in track(vertices.split(CHUNK), "colours", unit="chunk", delay=QUICK):
         points = chunk.float().to(fields.device)

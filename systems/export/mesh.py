@@ -1,12 +1,12 @@
 """A field as a coloured mesh: marching cubes in the space that the field is laid out in, simplified.
 
-The surface is what the training views see, see `fusion`, or, with surface=density, where the opacity over a hundredth of
+The surface is what the training views see (`fusion`), or, with surface=density, where the opacity over a hundredth of
 the box's diagonal, L, reaches `opacity`:
 
     1 - exp(-density L) = opacity
 
-There marching cubes interpolates the logit of that opacity, log(exp(density L) - 1), which is about linear across a surface
-where the field is a softplus of something interpolated.
+There marching cubes interpolates the logit of that opacity, log(exp(density L) - 1), which is about linear across a
+surface where the field is a softplus of something interpolated.
 """
 
 from __future__ import annotations
@@ -75,8 +75,8 @@ class Mesh(ExportSettings):
     # field is dense; closed, but what is fog, as plain walls may be, has holes.
     surface: Literal["views", "density"] = "views"
     voxels: int = 4_000_000  # nodes of the lattice that the surface is found in, spread over the box's sides
-    # views: opacity from which a pixel shows a surface; density: opacity over a hundredth of the box's diagonal at which
-    # it lies.
+    # views: opacity from which a pixel shows a surface; density: opacity over a hundredth of the box's diagonal at
+    # which it lies.
     opacity: float = 0.5
     faces: int = 200_000  # triangles that it is simplified to, about; 0: not simplified
     smallest: float = 0.01  # parts with less than this share of the largest part's area are left out; 0: none

@@ -19,7 +19,6 @@ from ids3d.cameras import Cameras
 from ids3d.errors import Interrupted, UserError
 from ids3d.experiment import SceneJob, load
 from ids3d.files import locked
-from ids3d.systems.export.mesh import Mesh
 from ids3d.systems.export.points import Points
 from ids3d.systems.export_run import KINDS, export
 from ids3d.systems.saved_run import load_run, read_reconstruction
@@ -202,7 +201,6 @@ def test_settings_of_a_mesh_reach_it(edited: Path) -> None:
     few = export(edited, "mesh", [*SMALL["mesh"], "faces=500"])
     assert 0 < json.loads((few / "mesh.json").read_text())["faces"] <= 500
     assert json.loads((few / "mesh.json").read_text())["units"] == "scene"
-    assert Mesh().voxels == 8_000_000
 
 
 def test_another_device_than_the_runs_is_refused_where_there_is_none(edited: Path) -> None:

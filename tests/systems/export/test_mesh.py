@@ -22,8 +22,8 @@ from tests.systems.export.made import (
     CENTRE,
     NDC_SPACE,
     RADIUS,
-    Fog,
     TURN,
+    Fog,
     ball,
     colours,
     grid_ball,
@@ -143,8 +143,8 @@ def test_it_says_where_it_is_open(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
 
 
 def check_against_renders(mesh: trimesh.Trimesh, renderer: Renderer, scene: Scene) -> None:
-    """Against three training views or more, where they are opaque: the mesh is hit by 95 % of their rays, and there its
-    depth is off by 2 % of the scene's size at most on average, and for 95 % of the rays; colours by 8 levels on average.
+    """Against three training views or more, where they are opaque: 95 % of their rays hit the mesh, and there its depth
+    is off by 2 % of the scene's size at most on average, and for 95 % of them; colours by 8 levels on average.
 
     The scene's size is the range of depths within its bounds, far - near, as the cameras see them: world units in each
     space, and less than the diagonal of a box around it.
