@@ -6,19 +6,22 @@ import json
 import subprocess
 from pathlib import Path
 
+import pytest
+
 from ids3d.config import find_config
 from ids3d.experiment import load
 from ids3d.provenance import git_revision, record
 
 
-def test_each_start_is_recorded(tmp_path: Path) -> None:
+def test_each_start_is_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", ["launch.py", "--config", "two words.yaml"])
     job = load([find_config("configs/ids-llff.yaml")], ["tag=a", f"output={tmp_path}"])
     record(job)
     record(job)
     folder = tmp_path / "ids-llff" / "a"
     assert load([folder / "config.yaml"]).to_yaml() == job.to_yaml()
     starts = json.loads((folder / "provenance.json").read_text())
-    assert len(starts) == 2 and all("pytest" in start["command"] for start in starts)
+    assert len(starts) == 2 and all("launch.py --config" in start["command"] for start in starts)
     assert starts[0]["packages"]["torch"].startswith("2.")
 
 
