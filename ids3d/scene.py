@@ -144,7 +144,8 @@ class Scene:
     def digest(self) -> str:
         """Names all that a reconstruction depends on: images, cameras, bounds, the split."""
         bounds, free = self.bounds, self.bounds.free_space
-        digest = hashlib.sha256(repr((bounds.near, bounds.far, bounds.background)).encode())
+        numbers = (bounds.near, bounds.far, bounds.background, bounds.pixel, bounds.pixels)
+        digest = hashlib.sha256(repr(numbers).encode())
         digest.update(bounds.space.key().encode())
         for extent in (bounds.aabb, bounds.core, None if free is None else free.depth):
             digest.update(b"none" if extent is None else extent.cpu().numpy().tobytes())

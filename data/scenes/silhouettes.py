@@ -33,11 +33,13 @@ def hull_box(aabb: Tensor, cameras: Cameras, opacity: Tensor) -> Tensor | None:
     for i in range(len(cameras)):
         camera = cameras[i]
         (xy,), (depth,) = project(camera, possible)
+        # What is nearer than this covers too many pixels to be told of.
         nearest = (depth.min() - reach).clamp(min=0.1 * depth.abs().max())
         pixels = int((torch.maximum(camera.fx, camera.fy).max() * reach / nearest).ceil())
         shown = F.max_pool2d(opacity[i, None, None], 2 * pixels + 1, stride=1, padding=pixels)[0, 0] > FAINT
         column, row = xy.floor().long().unbind(-1)
-        inside = (column >= 0) & (column < camera.width) & (row >= 0) & (row < camera.height) & (depth > 0)
+        inside = (column >= 0) & (column < camera.width) & (row >= 0) & (row < camera.height)
+        inside &= depth - reach >= nearest
         at = shown[row.clamp(0, camera.height - 1), column.clamp(0, camera.width - 1)]
         possible = possible[~inside | at]
         if not len(possible):

@@ -40,8 +40,8 @@ class Reconstruct(pl.LightningModule):
         lr_density: float = 0.2  # Adam's rate of the density, before its activation
         lr_appearance: float = 0.15  # Adam's rate of the colours
         lr_decay: float = 0.1  # share of both rates that is left at the last step; they fall exponentially
-        # Weight of the mean squared differences between the grid's neighbours, in density; of more than SMOOTHED
-        # training pixels each counts as much beside it, so that it weighs the less.
+        # Weight of the mean squared differences between the grid's neighbours, in density. Where there are more than
+        # 1,000,000 training pixels, the more there are, the less it is.
         tv_density: float = 1e-3
         tv_appearance: float = 3e-3  # the same, in colour
         # Weight of the rays' distortion (Barron et al. 2022), in units of the scene's depth: against haze, which
