@@ -40,7 +40,8 @@ class Display:
     """What is shown.
 
     Attributes:
-        layout: one field, or both: beside each other, or on both sides of a line.
+        layout: one field, or both: beside each other (above each other in a window higher than wide), or on both
+            sides of a line.
         channel: of the fields; the difference is always that of both.
         wipe: where that line is, from 0 (left) to 1.
     """
@@ -91,23 +92,41 @@ def draw(display: Display, fields: Fields, camera: Cameras, render: RenderView) 
         images = [r.opacity[..., None].expand(-1, -1, 3).clone() for r in renders]
     else:
         images = [r.rgb for r in renders]
+    axis = 0 if display.layout == "side by side" and camera.height > camera.width else 1
     for image in images[:-1]:
-        image[:, -1] = 1  # the line between both
-    return torch.cat(images, dim=1)
+        image.select(axis, -1).fill_(1)  # the line between both
+    return torch.cat(images, dim=axis)
 
 
 def _parts(display: Display, fields: Fields, camera: Cameras) -> list[tuple[Renderer, Cameras]]:
-    """What is rendered, from left to right."""
-    width = camera.width
+    """What is rendered, from left to right, or from the top down."""
+    height, width = camera.height, camera.width
     if display.layout == "side by side":
-        half = columns(camera, width // 4, width // 4 + width // 2)
-        rest = columns(camera, width // 4, width // 4 + width - width // 2)
-        return [(fields.source, half), (fields.after, rest)]
+        along = max(height, width)
+        halves = [(height, n) if width >= height else (n, width) for n in (along // 2, along - along // 2)]
+        return [
+            (field, fitted(camera, *half))
+            for field, half in zip((fields.source, fields.after), halves, strict=True)
+        ]
     line = round(display.wipe * width) if display.layout == "wipe" else 0
     if 0 < line < width:
         return [(fields.source, columns(camera, 0, line)), (fields.after, columns(camera, line, width))]
     shows_source = display.layout == "source" or (display.layout == "wipe" and line == width)
     return [(fields.source if shows_source else fields.after, camera)]
+
+
+def fitted(camera: Cameras, height: int, width: int) -> Cameras:
+    """The camera of a smaller image with the same middle, in which the greatest square of a camera's own is seen."""
+    scale = min(1.0, min(height, width) / min(camera.height, camera.width))
+    return replace(
+        camera,
+        fx=scale * camera.fx,
+        fy=scale * camera.fy,
+        cx=width / 2 + scale * (camera.cx - camera.width / 2),
+        cy=height / 2 + scale * (camera.cy - camera.height / 2),
+        height=height,
+        width=width,
+    )
 
 
 def columns(camera: Cameras, start: int, stop: int) -> Cameras:

@@ -45,9 +45,15 @@ def wxyz_of(c2w: Tensor) -> np.ndarray:
     return viser.transforms.SO3.from_matrix(turn.numpy()).wxyz
 
 
-def fov_of(cameras: Cameras, index: int) -> float:
-    """A camera's vertical field of view, radians."""
-    return 2 * math.atan(0.5 * cameras.height / float(cameras.fy[index]))
+def fov_of(cameras: Cameras, index: int, aspect: float = math.inf) -> float:
+    """The vertical field of view, radians, with which a window shows all of a camera's image.
+
+    Args:
+        aspect: the window's width by its height.
+    """
+    up = 0.5 * cameras.height / float(cameras.fy[index])
+    across = 0.5 * cameras.width / float(cameras.fx[index])
+    return 2 * math.atan(max(up, across / aspect))
 
 
 def upright(scene: Scene) -> Tensor:
@@ -77,9 +83,14 @@ def orbit_distance(scene: Scene, c2w: Tensor) -> float:
     return 2 / (1 / max(bounds.near, 1e-3 * bounds.far) + 1 / bounds.far)
 
 
+def first_view(scene: Scene) -> Cameras:
+    """The cameras whose first one is a browser's at first: those held out, where there are any."""
+    return (scene.test if len(scene.test) else scene.train).cameras
+
+
 def start_of(scene: Scene) -> Look:
-    """Where a browser looks from at first: as the first held-out view does, or the first of all."""
-    cameras = (scene.test if len(scene.test) else scene.train).cameras
+    """Where a browser looks from at first."""
+    cameras = first_view(scene)
     c2w = cameras.c2w[0]
     look_at = c2w[:, 3] - orbit_distance(scene, c2w) * c2w[:, 2]
     position, at, up = (tuple(v.tolist()) for v in (c2w[:, 3], look_at, upright(scene)))

@@ -14,7 +14,14 @@ from ids3d.errors import UserError
 from ids3d.images import resize, to_bytes
 from ids3d.systems.edit_scene.changes import REGION, SCALE, TARGET
 from ids3d.systems.viewer.display import CHANNELS, LAYOUTS, Display
-from ids3d.systems.viewer.looking import fov_of, frustum_scale, orbit_distance, viewpoint_of, wxyz_of
+from ids3d.systems.viewer.looking import (
+    first_view,
+    fov_of,
+    frustum_scale,
+    orbit_distance,
+    viewpoint_of,
+    wxyz_of,
+)
 from ids3d.systems.viewer.painter import Onlooker
 from ids3d.systems.viewer.path_panel import PathPanel
 from ids3d.systems.viewer.stage import Stage, Status
@@ -62,6 +69,7 @@ class Panel:
         self._add_views()
         self.path = PathPanel(self, ORDER_PATH)
         client.camera.on_update(lambda _: self._moved())
+        client.camera.fov = fov_of(first_view(viewer.scene), 0, client.camera.aspect)
         self._moved()
 
     def say(self, text: str) -> None:
@@ -128,7 +136,7 @@ class Panel:
             camera.up_direction = c2w[:, 1].double().numpy()
             camera.position = c2w[:, 3].double().numpy()
             camera.look_at = (c2w[:, 3] - orbit_distance(scene, c2w) * c2w[:, 2]).double().numpy()
-            camera.fov = fov_of(views.cameras, i)
+            camera.fov = fov_of(views.cameras, i, camera.aspect)
 
     def _show_frustums(self) -> None:
         # Beside each other the fields have half a window each, which the frustums do not know.

@@ -107,6 +107,7 @@ class Viewer:
         server.gui.configure_theme(
             control_width="medium", show_logo=False, show_share_button=False, brand_color=(36, 99, 160)
         )
+        server.gui.main_panel.dock_right()
 
     def _join(self, client: viser.ClientHandle) -> None:
         self.panels[client.client_id] = Panel(client, self)

@@ -23,8 +23,10 @@ from ids3d.systems.viewer.display import (
     Viewpoint,
     columns,
     draw,
+    fitted,
     rows,
 )
+from ids3d.systems.viewer.looking import fov_of
 from ids3d.systems.viewer.painter import Onlooker, Painter
 
 
@@ -83,16 +85,40 @@ def test_a_wipe_shows_the_source_left_of_its_line_and_the_edit_right_of_it(chann
         assert torch.allclose(shown, expected, atol=1e-5)
 
 
-def test_side_by_side_both_show_the_middle_of_the_view() -> None:
+def test_a_fitted_camera_sees_the_middle_square_of_the_other() -> None:
+    # A window of 60 × 30: its middle square fits into each half as it is, one of 40 × 30 shrinks to 20 of 30.
+    wide = Viewpoint(POSE, 50.0, 60, 30).camera(30)
+    half = fitted(wide, 30, 30)
+    assert torch.allclose(half.rays().directions, columns(wide, 15, 45).rays().directions, atol=1e-6)
+    small = fitted(CAMERA, 30, 20)
+    corners = columns(CAMERA, 5, 35)  # its middle square, whose sides' middles lie on the other's
+    x, y = CAMERA.fx * 20 / 30, CAMERA.fy * 20 / 30
+    assert torch.allclose(small.fx, x) and torch.allclose(small.fy, y)
+    left = (0 - small.cx) / small.fx, (0 - corners.cx) / corners.fx
+    assert torch.allclose(*left) and float(small.cy) == 15
+
+
+def test_side_by_side_both_show_the_same() -> None:
     shown = draw(Display("side by side"), FIELDS, CAMERA, whole)
+    half = fitted(CAMERA, 30, 20)
     assert shown.shape == (30, 40, 3)
-    assert torch.allclose(shown[:, :19], SOURCE.render(CAMERA).rgb[:, 10:29], atol=1e-5)
-    assert torch.allclose(shown[:, 20:], EDITED.render(CAMERA).rgb[:, 10:30], atol=1e-5)
+    assert torch.allclose(shown[:, :19], SOURCE.render(half).rgb[:, :19], atol=1e-5)
+    assert torch.allclose(shown[:, 20:], EDITED.render(half).rgb, atol=1e-5)
+    odd = draw(Display("side by side"), FIELDS, Viewpoint(POSE, 50.0, 41, 30).camera(30), whole)
+    assert odd.shape == (30, 41, 3)
+
+
+def test_in_a_high_window_the_source_is_above_the_edit() -> None:
+    high = Viewpoint(POSE, 50.0, 20, 40).camera(40)
+    shown, half = draw(Display("side by side"), FIELDS, high, whole), fitted(high, 20, 20)
+    assert shown.shape == (40, 20, 3) and torch.equal(half.fy, high.fy)
+    assert torch.allclose(shown[:19], SOURCE.render(half).rgb[:19], atol=1e-5) and (shown[19] == 1).all()
+    assert torch.allclose(shown[20:], EDITED.render(half).rgb, atol=1e-5)
 
 
 def test_depths_beside_each_other_have_one_scale() -> None:
     shown = draw(Display("side by side", "depth"), FIELDS, CAMERA, whole)
-    halves = [f.render(columns(CAMERA, 10, 30)).depth for f in (SOURCE, EDITED)]
+    halves = [f.render(fitted(CAMERA, 30, 20)).depth for f in (SOURCE, EDITED)]
     near, far = depth_range(halves)
     assert torch.allclose(shown[:, 20:], colour_depth(halves[1], near, far), atol=1e-5)
 
@@ -178,3 +204,15 @@ def test_the_pace_follows_what_is_measured() -> None:
     assert pace.rate == pytest.approx(10_000, rel=1e-3)
     assert pace.height(0.2, Viewpoint(POSE, 50, 200, 100), 1000) == int(math.sqrt(0.2 * pace.rate / 2))
     assert pace.height(10, VIEW, 30) == 30 and pace.height(1e-6, VIEW, 30) == 16
+
+
+@pytest.mark.parametrize("aspect", [0.5, 4 / 3, 3.0])
+def test_a_window_shows_all_of_a_view(aspect: float) -> None:
+    fov = fov_of(CAMERA, 0, aspect)
+    up = math.tan(fov / 2)
+    seen = CAMERA.rays().directions[0]
+    most_up, most_across = (float((seen[..., i] / seen[..., 2]).abs().max()) for i in (1, 0))
+    pixel = 1 / float(CAMERA.fx)
+    # All of it, and no more than that: half a pixel lies between the outer pixels' middles and the edge.
+    tight = min(up - most_up, aspect * up - most_across)
+    assert tight == pytest.approx(pixel / 2, abs=1e-5)
