@@ -4,8 +4,9 @@
 
 For each way of editing: one run that nothing disturbs, then runs of the same settings that are sent SIGKILL until there
 have been so many kills, every third of them in the moment in which a file is being written. Prints each kill, with the
-seconds of work that it cost, and what differs at the end: fields, figures, pictures, film, log. Exits 1 if
-anything does, or if a kill cost more than the two minutes between two checkpoints and what writing them takes.
+seconds of work that it cost (without those in which the program starts), and what differs at the end: fields, figures,
+pictures, film, log. Exits 1 if anything does, or if a kill cost more than the two minutes between two checkpoints and
+what writing them takes.
 """
 
 from __future__ import annotations
@@ -18,9 +19,12 @@ import random
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 from safetensors.torch import load_file
+
+from ids3d.files import UNFINISHED
 
 MOST = 130.0  # seconds of work that a kill may cost: save_minutes, the step that was due and the writing
 KEPT = ("*.ckpt", "*.safetensors", "metrics.json")  # files that a run goes on from
@@ -42,25 +46,37 @@ def start(words: list[str], log: Path) -> subprocess.Popen[bytes]:
 
 def newest(out: Path) -> float:
     """When this run last kept what it has done (seconds since the epoch)."""
-    times = [file.stat().st_mtime for pattern in KEPT for file in out.rglob(pattern) if file.exists()]
-    return max(times, default=0.0)
+    files = [file for pattern in KEPT for file in out.rglob(pattern) if UNFINISHED not in str(file)]
+    return max((file.stat().st_mtime for file in files if file.exists()), default=0.0)
 
 
 def writes(out: Path) -> bool:
     """Whether a file is being written."""
-    return next(out.rglob("*.unfinished*"), None) is not None
+    return next(out.rglob(f"{UNFINISHED}*"), None) is not None
 
 
-def kill(process: subprocess.Popen[bytes], out: Path, wait: float, in_writing: bool) -> bool:
-    """Kill it after so many seconds, or in its first write after them; False: it had ended before."""
-    begin = time.time()
+@dataclass(frozen=True)
+class Kill:
+    """When a process was killed, and since when it had worked (seconds since the epoch)."""
+
+    at: float
+    working: float
+
+
+def kill(process: subprocess.Popen[bytes], out: Path, wait: float, in_writing: bool) -> Kill | None:
+    """Kill it after so many seconds, or in its first write after them; None: it had ended before."""
+    log, begin, working = out / "said", time.time(), 0.0
+    said_before = log.stat().st_size
     while process.poll() is None:
-        if time.time() - begin > wait and (not in_writing or writes(out)):
+        now = time.time()
+        if not working and b" so far" in log.read_bytes()[said_before:]:  # it shows progress
+            working = now
+        if now - begin > wait and (not in_writing or writes(out)):
             process.kill()
             process.wait()
-            return True
-        time.sleep(0.001 if in_writing else 0.1)
-    return False
+            return Kill(now, working or now)
+        time.sleep(0.002 if in_writing and now - begin > wait else 0.1)
+    return None
 
 
 def phase(log: Path) -> str:
@@ -95,7 +111,7 @@ def differences(one: Path, other: Path, tag: str, other_tag: str) -> list[str]:
         found.append(f"the pictures' names: {sorted(map(str, pictures[0] ^ pictures[1]))}")
     found += [str(x) for x in pictures[0] & pictures[1] if (a / x).read_bytes() != (b / x).read_bytes()]
     return found + [
-        f"left behind: {x}" for x in other.rglob("*") if "unfinished" in x.name or "interrupted" in x.name
+        f"left behind: {x}" for x in other.rglob("*") if UNFINISHED in x.name or "interrupted" in x.name
     ]
 
 
@@ -115,15 +131,17 @@ def run(edit: str, kills: int, out: Path, draw: random.Random) -> bool:
         number += 1
         killed = out / edit / f"killed-{number}"
         killed.mkdir(parents=True)
+        (killed / "said").touch()
         code: int | None = None
         while code != 0:
             begin = time.time()
             process = start(command(killed, edit, "run"), killed / "said")
             in_writing = done % 3 == 2
-            if done < kills and kill(process, killed, draw.uniform(0, 200), in_writing):
-                lost = time.time() - max(begin, newest(killed))
+            killing = kill(process, killed, draw.uniform(0, 200), in_writing) if done < kills else None
+            if killing is not None:
+                lost = killing.at - max(killing.working, newest(killed))
                 done, good = done + 1, good and lost <= MOST
-                cells = (f"{time.time() - begin:.0f}", "yes" if in_writing else "", f"{lost:.0f}")
+                cells = (f"{killing.at - begin:.0f}", "yes" if in_writing else "", f"{lost:.0f}")
                 print(f"| {done} | {number} | {' | '.join(cells)} | {phase(killed / 'said')} |", flush=True)
                 continue
             code = process.wait()
