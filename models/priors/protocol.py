@@ -103,6 +103,10 @@ class Prior(Protocol):
         """Pixels per latent pixel, along each side."""
 
     @property
+    def follow_edges(self) -> float:
+        """How many latent pixels far what it changes in a picture is carried to that picture's own edges; 0: not."""
+
+    @property
     def device(self) -> torch.device: ...
 
     def to(self, device: torch.device | str) -> Prior:

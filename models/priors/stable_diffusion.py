@@ -11,6 +11,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from ids3d.config.bounds import check_bounds
 from ids3d.models.priors.control import edit_activations, edit_attention
 from ids3d.models.priors.precision import run_in
 from ids3d.models.priors.protocol import Prompt, SharedAttention
@@ -50,12 +51,18 @@ class StableDiffusion:
         vae_slicing: bool = False
         # Recompute the UNet's activations backwards, for IDS and CDS on a small GPU: less memory, 1.3x slower.
         gradient_checkpointing: bool = False
+        # With edit=pictures, what it changes in a view follows the photograph's own edges within windows that reach so
+        # many latent pixels far: for a prior coarser than the photographs. 0: as it is decoded, for new textures.
+        follow_edges: float = 0.0
+
+        def __post_init__(self) -> None:
+            check_bounds(self, follow_edges="[0, 64]")
 
     def __init__(self, cfg: Config, device: torch.device | str = "cpu") -> None:
         # Not above: diffusers and transformers take seconds to import, which reading a config need not wait for.
         from ids3d.models.priors.loading import load_checkpoint
 
-        self.cfg = cfg
+        self.cfg, self.follow_edges = cfg, cfg.follow_edges
         self.device = torch.device(device)
         parts = load_checkpoint(cfg.path, self.dtype, cfg.variant)
         self.vae, self.unet, self.text_encoder = parts.vae, parts.unet, parts.text_encoder

@@ -21,6 +21,7 @@ class Tabletop(StableDiffusion):
     class Config(StableDiffusion.Config):
         # The folder that comes with ids3d, or another in its layout.
         path: str = str(Path(ids3d.__file__).parent / "weights" / "tabletop")
+        follow_edges: float = 2.0
 
     def unknown_words(self, text: str) -> list[str]:
         """Return the words (runs of letters or digits, lower case) that are no token of their own, in order, once."""

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ids3d.config.bounds import STEPS, WEIGHT, check_bounds
+from ids3d.guided_filter import guided_filter
 from ids3d.models.renderers.protocol import Renderer
 from ids3d.models.samplers.protocol import Sampler
 from ids3d.progress import QUICK, track
@@ -52,9 +53,10 @@ class EditThroughPictures(EditingSystem):
 
     Nothing goes back through the encoder. A view's target is its source plus what the edit changes once decoded,
     source + decode(z_trg) − decode(z_src), always relative to the source, so that what encoder and decoder lose is not
-    lost again in each round. Views that were edited differently meet in the field; the next round begins from its
-    renders (Instruct-NeRF2NeRF, Haque et al. 2023, replaces images one by one instead). Any guidance serves; a sampler
-    edits the sources once, in a single round.
+    lost again in each round, and carried to the photograph's own edges where the prior is coarse (`follow_edges`).
+    Views that were edited differently meet in the field; the next round begins from its renders (Instruct-NeRF2NeRF,
+    Haque et al. 2023, replaces images one by one instead). Any guidance serves; a sampler edits the sources once, in a
+    single round.
     """
 
     @dataclass
@@ -333,11 +335,16 @@ class EditThroughPictures(EditingSystem):
                 views = list(batch)
                 change = self.prior.decode(self.latents[views]) - self.prior.decode(self._sources(views))
                 change = self._finite_or(torch.zeros_like(change), change)
-                full = F.interpolate(
-                    change, (self._all_cameras.height, self._all_cameras.width), mode="bicubic"
-                )
-                parts.append(full.permute(0, 2, 3, 1))
+                parts.append(self._at_photographs(change, views).permute(0, 2, 3, 1))
             self._change = torch.cat(parts)
             if self.region is not None:
                 self._change *= self.region.images[..., None]
         return self._change
+
+    def _at_photographs(self, change: Tensor, views: list[int]) -> Tensor:
+        """A change (b, 3, h, w) of views at their images' size, as far as the prior asks along the images' edges."""
+        photographs = self.scene.train.images[views].permute(0, 3, 1, 2).to(self.device)
+        radius = round(self.prior.follow_edges * self.prior.downsample)
+        if radius:
+            return guided_filter(photographs, change.float(), radius)
+        return F.interpolate(change, photographs.shape[-2:], mode="bicubic")

@@ -145,6 +145,31 @@ def test_targets_are_relative_to_the_source_in_each_round(tiny: Tiny, tmp_path: 
     assert (system.renderer.render(camera).rgb - before.render(camera).rgb).abs().max() < 0.02
 
 
+def test_a_coarse_priors_change_is_carried_to_the_photographs_edges(tiny: Tiny) -> None:
+    """What is changed ends a latent pixel before the red part of the photographs does, or after."""
+    prior = OneColour(OneColour.Config(image_size=16))
+    system, _ = make(tiny, prior, Constant(torch.zeros(3)), "edit.source=photo")
+    images = system.scene.train.images
+    images[:] = 0.5
+    edge = images.shape[2] // 2
+    images[:, :, :edge] = torch.tensor([0.9, 0.1, 0.1])
+    views = range(len(images))
+    sources = system._sources(views)
+    cells = sources.shape[-1] // 2
+    for ends in (cells - 1, cells + 1):
+        system.latents.copy_(sources)
+        system.latents[..., :ends] += 2 * torch.tensor([-0.5, 0.0, 0.5])[:, None, None]
+
+        def error(follow_edges: float) -> float:
+            """Of the changes where they should be as they are, and where there should be none."""
+            prior.follow_edges, system._change = follow_edges, None
+            blue = system._changes()[..., 2]
+            height = float(blue[:, :, : edge // 2].mean())
+            return float((blue / height - (torch.arange(images.shape[2]) < edge).float()).abs().mean())
+
+        assert error(2.0) < 0.7 * error(0.0)
+
+
 def test_a_sampler_edits_the_sources_once(tiny: Tiny) -> None:
     prior = tiny_sd.prior()
     job = tiny(*SHORT, "guidance=p2p", "guidance.steps=3")

@@ -24,7 +24,7 @@ class OneColour:
     class Config:
         image_size: int = 16
 
-    latent_channels, downsample, world = 3, 2, ""
+    latent_channels, downsample, follow_edges, world = 3, 2, 0.0, ""
 
     def __init__(self, cfg: Config) -> None:
         self.image_size, self.device = cfg.image_size, torch.device("cpu")
