@@ -31,7 +31,7 @@ def slowly(guide: Tensor, values: Tensor, radius: int, eps: float) -> Tensor:
             penalty = torch.cat([(n * eps) ** 0.5 * torch.eye(c), torch.zeros(c, 1)], dim=1).to(x)
             zeros = torch.zeros(c, y.shape[1], dtype=y.dtype)
             coefficients[i, j] = torch.linalg.lstsq(
-                torch.cat([rows, penalty]), torch.cat([y, zeros])
+                torch.cat([given, penalty]), torch.cat([y, zeros])
             ).solution
     out = torch.zeros_like(values)
     for i in range(h):
