@@ -25,6 +25,20 @@ PAIRED = {
 """What is measured before an edit and after it, by its name in metrics.json."""
 
 
+ALONE = {
+    "reconstruction/psnr": "PSNR of the reconstruction, dB",
+    "reconstruction/seconds": "seconds of reconstructing",
+    "reconstruction/skipped_steps": "of its steps left out, not being finite",
+    "edit/seconds": "seconds of editing",
+    "edit/skipped_steps": "of its steps left out, not being finite",
+    "edit/clip_improved": "share of the views whose CLIP score rose",
+    "time/total_seconds": "seconds in all",
+    "memory/peak_gb": "most memory, GB",
+    "memory/peak_cuda_gb": "most memory on the GPU, GB",
+}
+"""What is measured once, by its name in metrics.json."""
+
+
 def paired(figures: Values) -> list[tuple[str, tuple[float | str, float | str]]]:
     """The figures that there are before the edit and after it, a row each; "–" for what is not known."""
     return [
@@ -35,10 +49,10 @@ def paired(figures: Values) -> list[tuple[str, tuple[float | str, float | str]]]
 
 
 def others(figures: Values) -> list[tuple[str, str]]:
-    """The other figures, by their names in metrics.json."""
+    """The other figures; those without a label by their names in metrics.json."""
     known = {f"{side}/{key}" for side in ("source", "edit") for key in PAIRED}
     rest = ((name, _known(value)) for name, value in figures.items() if name not in known)
-    return [(name, value if isinstance(value, str) else f"{value:.4g}") for name, value in rest]
+    return [(ALONE.get(name, name), value if isinstance(value, str) else f"{value:.4g}") for name, value in rest]
 
 
 def _known(value: float | str | None) -> float | str:
