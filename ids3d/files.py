@@ -78,7 +78,9 @@ def cannot_write(path: Path, error: OSError) -> UserError:
 
 
 @contextmanager
-def locked(folder: Path, otherwise: str = "or give this run another tag") -> Iterator[None]:
+def locked(
+    folder: Path, otherwise: str = "or give this run another tag", wait: float = 0
+) -> Iterator[None]:
     """Keep other processes out of a folder, which is made if it is not there, as long as the block runs.
 
     The lock is the operating system's on the file `.lock` in it: it ends with the process, however that ends. What a
@@ -86,10 +88,11 @@ def locked(folder: Path, otherwise: str = "or give this run another tag") -> Ite
 
     Args:
         otherwise: what else there is to do where another process has it, for the message.
+        wait: seconds for another process to leave it.
 
     Raises UserError: another process has it, or the folder cannot be written in.
     """
-    lock = FileLock(folder / ".lock", timeout=0)
+    lock = FileLock(folder / ".lock", timeout=wait)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock.acquire()

@@ -20,6 +20,7 @@ from ids3d.data.step_batches import StepDataModule
 from ids3d.device import pick_device
 from ids3d.errors import UserError
 from ids3d.experiment import SceneJob
+from ids3d.files import locked
 from ids3d.metrics import mean_of_finite, psnr
 from ids3d.models.guidance.protocol import Guidance
 from ids3d.models.priors.protocol import Prior
@@ -47,6 +48,8 @@ from ids3d.systems.viewer.stage import Stage
 from ids3d.tracking import Subject, Tracking
 
 log = logging.getLogger(__name__)
+
+PATIENCE = 60.0  # seconds for another run to write the reconstruction that it shares with this one
 
 
 @dataclass(frozen=True)
@@ -211,8 +214,9 @@ class SceneRun:
                 "reconstruction/seconds": seconds,
                 "reconstruction/skipped_steps": watch.skipped,
             }
-            save_field(folder / "field.safetensors", renderer, {})
-            write_json(folder / "metrics.json", figures)
+            with locked(folder, "or give this run another output", wait=PATIENCE):
+                save_field(folder / "field.safetensors", renderer, {})
+                write_json(folder / "metrics.json", figures)
             self.save_in_passing()
             self._forget_reconstructing()
             return figures
