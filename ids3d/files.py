@@ -78,9 +78,7 @@ def cannot_write(path: Path, error: OSError) -> UserError:
 
 
 @contextmanager
-def locked(
-    folder: Path, otherwise: str = "or give this run another tag", wait: float = 0
-) -> Iterator[None]:
+def locked(folder: Path, otherwise: str = "or give this run another tag", wait: float = 0) -> Iterator[None]:
     """Keep other processes out of a folder, which is made if it is not there, as long as the block runs.
 
     The lock is the operating system's on the file `.lock` in it: it ends with the process, however that ends. What a

@@ -52,7 +52,9 @@ def others(figures: Values) -> list[tuple[str, str]]:
     """The other figures; those without a label by their names in metrics.json."""
     known = {f"{side}/{key}" for side in ("source", "edit") for key in PAIRED}
     rest = ((name, _known(value)) for name, value in figures.items() if name not in known)
-    return [(ALONE.get(name, name), value if isinstance(value, str) else f"{value:.4g}") for name, value in rest]
+    return [
+        (ALONE.get(name, name), value if isinstance(value, str) else f"{value:.4g}") for name, value in rest
+    ]
 
 
 def _known(value: float | str | None) -> float | str:

@@ -98,6 +98,12 @@ def vocabulary(world: World = FORMER) -> list[str]:
     return sorted({*re.findall(r"[a-z]+", text), *names, "a", "an", "and", ","})
 
 
+def layout_words(text: str) -> list[str]:
+    """Which shapes a caption names, and where things are, sorted: what it says but for colours and floors."""
+    places = set(re.findall(r"[a-z]+", " ".join(OPPOSITE))) - {"to", "the", "of", "in"}
+    return sorted(word for word in re.findall(r"[a-z]+", text.lower()) if word in places or word in SHAPES)
+
+
 def key(scene: TabletopScene) -> tuple[str, ...]:
     """What a caption says, whatever its words and the objects' order: two scenes of one key share their captions."""
     return (*sorted(f"{thing.colour} {thing.shape}" for thing in scene.objects), scene.floor)

@@ -103,10 +103,6 @@ class Prior(Protocol):
         """Pixels per latent pixel, along each side."""
 
     @property
-    def follow_edges(self) -> float:
-        """How many latent pixels far what it changes in a picture is carried to that picture's own edges; 0: not."""
-
-    @property
     def device(self) -> torch.device: ...
 
     def to(self, device: torch.device | str) -> Prior:
@@ -143,6 +139,9 @@ class Prior(Protocol):
         """Within the context, `predict_noise` replaces what Plug-and-Play injects by edit(layer, activation): the
         features (m, c, h, w) of a residual block amid the decoder half, and the queries and keys (m, h·w, c) of its
         self-attention layers. The m rows are all, those of the empty prompts first (unless ω is 0 or 1)."""
+
+    def follow_edges(self, source: str, target: str) -> float:
+        """How many latent pixels far an edit's change to a picture is carried to that picture's own edges; 0: not."""
 
     def unknown_words(self, text: str) -> list[str]:
         """Return the words of a prompt that this prior cannot have learned, in order; [] where it can't tell."""

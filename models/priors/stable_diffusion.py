@@ -62,7 +62,7 @@ class StableDiffusion:
         # Not above: diffusers and transformers take seconds to import, which reading a config need not wait for.
         from ids3d.models.priors.loading import load_checkpoint
 
-        self.cfg, self.follow_edges = cfg, cfg.follow_edges
+        self.cfg = cfg
         self.device = torch.device(device)
         parts = load_checkpoint(cfg.path, self.dtype, cfg.variant)
         self.vae, self.unet, self.text_encoder = parts.vae, parts.unet, parts.text_encoder
@@ -211,6 +211,10 @@ class StableDiffusion:
     ) -> AbstractContextManager[None]:
         """See `Prior.edit_activations`. The hooks go with the context."""
         return edit_activations(self.unet, edit, features, queries_and_keys)
+
+    def follow_edges(self, source: str, target: str) -> float:
+        """How many latent pixels far an edit's change to a picture is carried to its own edges: as the config says."""
+        return self.cfg.follow_edges
 
     def unknown_words(self, text: str) -> list[str]:
         """Return []: a tokenizer that can spell anything does not tell what the model has learned."""

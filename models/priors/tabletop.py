@@ -9,6 +9,7 @@ from pathlib import Path
 import ids3d
 from ids3d.models.priors.stable_diffusion import StableDiffusion
 from ids3d.registry import register
+from ids3d.tabletop.captions import layout_words
 
 
 @register("prior", "tabletop")
@@ -21,7 +22,11 @@ class Tabletop(StableDiffusion):
     class Config(StableDiffusion.Config):
         # The folder that comes with ids3d, or another in its layout.
         path: str = str(Path(ids3d.__file__).parent / "weights" / "tabletop")
-        follow_edges: float = 2.0
+        follow_edges: float = 2.0  # and 0 where the prompts change shapes or places: these need new edges
+
+    def follow_edges(self, source: str, target: str) -> float:
+        """As the config says where the prompts tell of the same shapes and places, and so of the same edges; else 0."""
+        return self.cfg.follow_edges if layout_words(source) == layout_words(target) else 0.0
 
     def unknown_words(self, text: str) -> list[str]:
         """Return the words (runs of letters or digits, lower case) that are no token of their own, in order, once."""

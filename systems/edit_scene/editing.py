@@ -49,7 +49,7 @@ class EditingSystem(pl.LightningModule):
         self.cfg, self.renderer, self.scene, self.seed = cfg, renderer, edit.scene, edit.seed
         self.prior, self.tracking, self.watch = edit.prior, edit.tracking, edit.watch
         self.curves = GuidanceCurves()
-        source, target = edit.prompts
+        self.texts = source, target = edit.prompts
         self.prompts: tuple[Prompt, Prompt] = (self.prior.embed([source]), self.prior.embed([target]))
         cameras = self.scene.train.cameras
         self.size = editing_size(cameras.height, cameras.width, self.prior)
@@ -68,7 +68,7 @@ class EditingSystem(pl.LightningModule):
         target = self.prior.embed([text])
 
         def make() -> None:
-            self.prompts = (self.prompts[0], target)
+            self.texts, self.prompts = (self.texts[0], text), (self.prompts[0], target)
             if self._region_setting == DIFFERENCE:
                 self._set_region(DIFFERENCE, None)
 

@@ -344,7 +344,7 @@ class EditThroughPictures(EditingSystem):
     def _at_photographs(self, change: Tensor, views: list[int]) -> Tensor:
         """A change (b, 3, h, w) of views at their images' size, as far as the prior asks along the images' edges."""
         photographs = self.scene.train.images[views].permute(0, 3, 1, 2).to(self.device)
-        radius = round(self.prior.follow_edges * self.prior.downsample)
+        radius = round(self.prior.follow_edges(*self.texts) * self.prior.downsample)
         if radius:
             return guided_filter(photographs, change.float(), radius)
         return F.interpolate(change, photographs.shape[-2:], mode="bicubic")

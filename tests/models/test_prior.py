@@ -256,3 +256,13 @@ def test_any_scheduler_and_old_names_of_weights_are_read(copy):
     old, new = load(copy), tiny_sd.prior("epsilon")
     torch.testing.assert_close(old.embed(PROMPTS).cond, new.embed(PROMPTS).cond)
     torch.testing.assert_close(old.schedule.alpha_bar(T, Z), new.schedule.alpha_bar(T, Z))
+
+
+def test_the_tabletop_prior_follows_edges_that_stay_and_stable_diffusion_as_it_is_told() -> None:
+    texts = ("a red cube on a wooden floor", "a blue cube on a wooden floor", "a red cone on a wooden floor")
+    tabletop = Tabletop(Tabletop.Config())
+    assert tabletop.follow_edges(*texts[:2]) == 2.0 and tabletop.follow_edges(texts[0], texts[2]) == 0.0
+    told = load(tiny_sd.folder("epsilon"), follow_edges=1.5)
+    assert told.follow_edges(*texts[:2]) == told.follow_edges(texts[0], texts[2]) == 1.5
+    with pytest.raises(ValueError, match="follow_edges"):
+        StableDiffusion.Config(follow_edges=-1.0)

@@ -145,7 +145,9 @@ def test_targets_are_relative_to_the_source_in_each_round(tiny: Tiny, tmp_path: 
     assert (system.renderer.render(camera).rgb - before.render(camera).rgb).abs().max() < 0.02
 
 
-def test_a_coarse_priors_change_is_carried_to_the_photographs_edges(tiny: Tiny) -> None:
+def test_a_coarse_priors_change_is_carried_to_the_photographs_edges(
+    tiny: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What is changed ends a latent pixel before the red part of the photographs does, or after."""
     prior = OneColour(OneColour.Config(image_size=16))
     system, _ = make(tiny, prior, Constant(torch.zeros(3)), "edit.source=photo")
@@ -160,9 +162,10 @@ def test_a_coarse_priors_change_is_carried_to_the_photographs_edges(tiny: Tiny) 
         system.latents.copy_(sources)
         system.latents[..., :ends] += 2 * torch.tensor([-0.5, 0.0, 0.5])[:, None, None]
 
-        def error(follow_edges: float) -> float:
+        def error(radius: float) -> float:
             """Root mean square of what is missing where there should be a change, and there where there should not."""
-            prior.follow_edges, system._change = follow_edges, None
+            monkeypatch.setattr(prior, "follow_edges", lambda source, target: radius)
+            system._change = None
             blue = system._changes()[..., 2]
             height = float(blue[:, :, : edge // 2].mean())
             should = (torch.arange(images.shape[2]) < edge).float()

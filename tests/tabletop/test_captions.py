@@ -19,6 +19,7 @@ from ids3d.tabletop.captions import (
     OPPOSITE,
     caption,
     key,
+    layout_words,
     mirrored,
     near_misses,
     paraphrase,
@@ -191,3 +192,27 @@ def test_no_caption_is_cut_off(tokenizer: CLIPTokenizer, world: World) -> None:
         for scene, relations in zip(scenes, (world.relations, ()), strict=True)
     )
     assert longest <= LENGTH
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "same"),
+    [
+        (
+            "a red cube and a white cylinder on a wooden floor",
+            "a blue cube and a white cylinder on a wooden floor",
+            True,
+        ),
+        ("a red cube on a wooden floor", "a grassy floor with a green cube on it", True),
+        ("a red cube on a wooden floor", "a red cone on a wooden floor", False),
+        (
+            "a red cube and a blue cone on a wooden floor",
+            "a red cone and a blue cube on a wooden floor",
+            True,
+        ),
+        ("a red cube on a wooden floor", "a red car on a wooden floor", False),
+        ("a red cube to the left of a blue cone", "a red cube to the right of a blue cone", False),
+        ("a red cube next to a blue cone", "a red cube", False),
+    ],
+)
+def test_layouts_are_the_same_where_shapes_and_places_are(source: str, target: str, same: bool) -> None:
+    assert (layout_words(source) == layout_words(target)) == same

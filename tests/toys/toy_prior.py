@@ -24,7 +24,7 @@ class OneColour:
     class Config:
         image_size: int = 16
 
-    latent_channels, downsample, follow_edges, world = 3, 2, 0.0, ""
+    latent_channels, downsample, world = 3, 2, ""
 
     def __init__(self, cfg: Config) -> None:
         self.image_size, self.device = cfg.image_size, torch.device("cpu")
@@ -54,6 +54,9 @@ class OneColour:
     def _noise(self, z_t: Tensor, t: Tensor, colour: Tensor) -> Tensor:
         mean = (2 * colour - 1)[..., None, None]
         return (z_t - self.schedule.alpha(t, z_t) * mean) / self.schedule.sigma(t, z_t)
+
+    def follow_edges(self, source: str, target: str) -> float:
+        return 0.0
 
     def unknown_words(self, text: str) -> list[str]:
         return []
