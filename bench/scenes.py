@@ -21,7 +21,7 @@ from ids3d.errors import UserError
 from ids3d.experiment import SceneJob, load
 from ids3d.progress import track
 from ids3d.report.page import Report
-from ids3d.systems.scene_phases import SceneEditRun
+from ids3d.systems.scene_edit_phases import SceneEditRun
 from ids3d.systems.stopping import GracefulStop
 from ids3d.systems.storage import fingerprint
 

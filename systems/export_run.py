@@ -17,7 +17,8 @@ from ids3d.systems.export.nerfstudio import Nerfstudio
 from ids3d.systems.export.points import Points
 from ids3d.systems.export.video import Video
 from ids3d.systems.saved_run import load_job, read_reconstruction, read_run
-from ids3d.systems.scene_phases import SceneEditRun, SceneRun
+from ids3d.systems.scene_edit_phases import SceneEditRun
+from ids3d.systems.scene_phases import SceneRun
 from ids3d.systems.stopping import GracefulStop
 
 log = logging.getLogger(__name__)

@@ -20,7 +20,8 @@ from ids3d.systems.edit_scene.editing import EditingSystem
 from ids3d.systems.estimate import Estimate
 from ids3d.systems.plan import Plan, estimate_of, plan_of
 from ids3d.systems.run_folder import replaced_by
-from ids3d.systems.scene_phases import SceneEditRun, SceneRun
+from ids3d.systems.scene_edit_phases import SceneEditRun
+from ids3d.systems.scene_phases import SceneRun
 
 NAMED = 6
 """Held-out views that are named."""

@@ -23,7 +23,8 @@ from ids3d.systems.estimate import (
     total,
 )
 from ids3d.systems.resuming import ResumeCheckpoint
-from ids3d.systems.scene_phases import SceneEditRun, SceneRun
+from ids3d.systems.scene_edit_phases import SceneEditRun
+from ids3d.systems.scene_phases import SceneRun
 from ids3d.systems.work import CountsWork, Work
 
 COPIES = 5

@@ -11,7 +11,8 @@ from ids3d.files import locked
 from ids3d.models.renderers.protocol import Renderer
 from ids3d.scene import Scene
 from ids3d.systems.fitting import quieten_lightning
-from ids3d.systems.scene_phases import EditedField, Reconstruction, SceneEditRun, SceneRun
+from ids3d.systems.scene_edit_phases import EditedField, SceneEditRun
+from ids3d.systems.scene_phases import Reconstruction, SceneRun
 from ids3d.systems.scene_run import finish_edit
 from ids3d.systems.stopping import GracefulStop
 from ids3d.systems.storage import Figures

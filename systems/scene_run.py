@@ -28,7 +28,8 @@ from ids3d.systems.run_folder import (
     replacement_folder,
     settle,
 )
-from ids3d.systems.scene_phases import SceneEditRun, SceneRun
+from ids3d.systems.scene_edit_phases import SceneEditRun
+from ids3d.systems.scene_phases import SceneRun
 from ids3d.systems.stopping import GracefulStop
 from ids3d.systems.storage import Figures, memory_figures, read_figures, write_json
 from ids3d.systems.viewer.stage import Stage

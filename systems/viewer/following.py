@@ -13,7 +13,8 @@ from ids3d.errors import UserError
 from ids3d.models.renderers.protocol import Renderer
 from ids3d.systems.fields import field_file, restore
 from ids3d.systems.saved_run import load_job
-from ids3d.systems.scene_phases import SceneEditRun, SceneRun
+from ids3d.systems.scene_edit_phases import SceneEditRun
+from ids3d.systems.scene_phases import SceneRun
 from ids3d.systems.stopping import GracefulStop
 from ids3d.systems.storage import load_tensors
 from ids3d.systems.viewer.server import Address, Viewer, wait_for_interrupt

@@ -25,7 +25,7 @@ from ids3d.systems.edit_scene.pictures import EditThroughPictures, FitStep, Guid
 from ids3d.systems.edit_scene.protocol import SceneEdit
 from ids3d.systems.fitting import fit
 from ids3d.systems.resuming import ResumeCheckpoint
-from ids3d.systems.scene_phases import SceneEditRun
+from ids3d.systems.scene_edit_phases import SceneEditRun
 from ids3d.systems.scene_run import run
 from ids3d.systems.stopping import GracefulStop
 from tests import tiny_sd

@@ -12,7 +12,8 @@ import torch
 from ids3d.experiment import SceneJob
 from ids3d.systems.evaluate.held_out import Evaluate
 from ids3d.systems.prompts import warn_of_foreign_scene
-from ids3d.systems.scene_phases import SceneEditRun, SceneRun
+from ids3d.systems.scene_edit_phases import SceneEditRun
+from ids3d.systems.scene_phases import SceneRun
 from ids3d.systems.stopping import GracefulStop
 from tests import tiny_sd
 from tests.systems import tiny_scene

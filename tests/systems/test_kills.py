@@ -79,8 +79,8 @@ PLACES = [
     ("ids3d.systems.edit_scene.pull_back:EditScene.training_step", 1),
     ("ids3d.systems.edit_scene.pull_back:EditScene.training_step", 3),
     ("torch:save", 2),
-    ("ids3d.systems.scene_phases:save_field", 1),  # the edited field
-    ("ids3d.systems.scene_phases:SceneEditRun.evaluate", 1),
+    ("ids3d.systems.scene_edit_phases:save_field", 1),  # the edited field
+    ("ids3d.systems.scene_edit_phases:SceneEditRun.evaluate", 1),
     ("ids3d.systems.evaluate.held_out:Evaluate._measure", 2),
     ("ids3d.images:to_bytes", 20),
     ("ids3d.systems.film:save_video", 1),
@@ -134,7 +134,7 @@ PLACES_IN_PICTURES = [
     ("ids3d.systems.edit_scene.pictures:EditThroughPictures.fit", 2),
     ("ids3d.systems.edit_scene.pictures:EditThroughPictures._changes", 1),
     ("ids3d.systems.edit_scene.pictures:EditThroughPictures.guide", 2),  # in the second round
-    ("ids3d.systems.scene_phases:save_field", 1),
+    ("ids3d.systems.scene_edit_phases:save_field", 1),
 ]
 
 

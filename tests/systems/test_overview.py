@@ -21,7 +21,7 @@ from ids3d.systems.estimate import Costs
 from ids3d.systems.fields import load_field
 from ids3d.systems.image_run import run as run_images
 from ids3d.systems.plan import plan_of
-from ids3d.systems.scene_phases import SceneEditRun
+from ids3d.systems.scene_edit_phases import SceneEditRun
 from ids3d.systems.scene_run import run
 from ids3d.systems.stopping import GracefulStop
 from ids3d.systems.work import Work

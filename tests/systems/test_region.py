@@ -20,7 +20,7 @@ from ids3d.scene import Scene
 from ids3d.systems.edit_scene.editing import EditingSystem
 from ids3d.systems.edit_scene.protocol import SceneEdit
 from ids3d.systems.edit_scene.region import region_of_difference, region_of_masks
-from ids3d.systems.scene_phases import SceneEditRun
+from ids3d.systems.scene_edit_phases import SceneEditRun
 from ids3d.systems.stopping import GracefulStop
 from tests import tiny_sd
 from tests.systems.test_edit_pictures import Constant, train

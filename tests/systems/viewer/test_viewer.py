@@ -125,7 +125,7 @@ def test_a_path_is_saved_and_filmed(finished: SceneJob, browse: Open) -> None:
 
 
 def test_it_follows_a_run_that_another_process_is_at(finished: SceneJob) -> None:
-    from ids3d.systems.scene_phases import SceneEditRun
+    from ids3d.systems.scene_edit_phases import SceneEditRun
     from ids3d.systems.stopping import GracefulStop
 
     stage = Stage(torch.device("cpu"), is_live=False)
