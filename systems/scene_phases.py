@@ -19,9 +19,7 @@ from ids3d.data.step_batches import StepDataModule
 from ids3d.device import pick_device
 from ids3d.experiment import SceneJob
 from ids3d.files import locked
-from ids3d.metrics import mean_of_finite, psnr
 from ids3d.models.renderers.protocol import Renderer
-from ids3d.progress import track
 from ids3d.provenance import note_seconds
 from ids3d.scene import Scene
 from ids3d.systems.divergence import Watch
@@ -30,6 +28,7 @@ from ids3d.systems.fields import field_file, load_field, restore, save_field
 from ids3d.systems.fitting import fit
 from ids3d.systems.lightning_log import TrackingLogger
 from ids3d.systems.ranks import Ranks
+from ids3d.systems.reconstruct.quality import evenly, view_psnr, warn_of_poor
 from ids3d.systems.resuming import ResumeCheckpoint
 from ids3d.systems.run_folder import replaced_by
 from ids3d.systems.stopping import GracefulStop
@@ -175,8 +174,11 @@ class SceneRun:
         renderer.to(self.device)
 
         def kept() -> Figures:
+            held_out, training = self._quality(renderer)
+            warn_of_poor(held_out, training)
             figures: Figures = {
-                "reconstruction/psnr": self._held_out_psnr(renderer),
+                "reconstruction/psnr": held_out,
+                "reconstruction/psnr_training": training,
                 "reconstruction/seconds": seconds,
                 "reconstruction/skipped_steps": watch.skipped,
             }
@@ -192,12 +194,11 @@ class SceneRun:
     def _forget_reconstructing(self) -> None:
         shutil.rmtree(self.reconstructing.path.parent, ignore_errors=True)
 
-    def _held_out_psnr(self, renderer: Renderer) -> float:
-        test, values = self.scene.test, []
-        for i in track(range(len(test)), "held-out views"):
-            image = renderer.render(test.cameras[i].to(self.device)).rgb.cpu()
-            values.append(psnr(image, test.images[i], None if test.known is None else test.known[i]))
-        return mean_of_finite(values)
+    def _quality(self, renderer: Renderer) -> tuple[float, float]:
+        """PSNR over the held-out views and over some of the training views."""
+        test, train = self.scene.test, self.scene.train
+        held_out = view_psnr(renderer, test, range(len(test)), self.device, "held-out views")
+        return held_out, view_psnr(renderer, train, evenly(len(train)), self.device, "training views")
 
     def _resume(self, path: Path, key: str) -> ResumeCheckpoint:
         minutes = self.job.save_minutes

@@ -27,6 +27,7 @@ PAIRED = {
 
 ALONE = {
     "reconstruction/psnr": "PSNR of the reconstruction, dB",
+    "reconstruction/psnr_training": "the same over some of the photographs it is fitted to, dB",
     "reconstruction/seconds": "seconds of reconstructing",
     "reconstruction/skipped_steps": "of its steps left out, not being finite",
     "edit/seconds": "seconds of editing",

@@ -22,7 +22,8 @@ class Tabletop(StableDiffusion):
     class Config(StableDiffusion.Config):
         # The folder that comes with ids3d, or another in its layout.
         path: str = str(Path(ids3d.__file__).parent / "weights" / "tabletop")
-        follow_edges: float = 2.0  # and 0 where the prompts change shapes or places: these need new edges
+        # As for stable-diffusion; 0 in any case where the prompts change shapes or places, which need new edges.
+        follow_edges: float = 2.0
 
     def follow_edges(self, source: str, target: str) -> float:
         """As the config says where the prompts tell of the same shapes and places, and so of the same edges; else 0."""

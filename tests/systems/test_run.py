@@ -52,6 +52,7 @@ def test_a_run_from_start_to_end(tiny: Tiny) -> None:
     assert json.loads((folder / "metrics.json").read_text()) == figures
     assert set(figures) == {
         "reconstruction/psnr",
+        "reconstruction/psnr_training",
         "reconstruction/seconds",
         "reconstruction/skipped_steps",
         "source/psnr",
@@ -142,6 +143,7 @@ def test_stage_reconstruct_stops_there(tiny: Tiny) -> None:
     figures = run(experiment)
     assert set(figures) == {
         "reconstruction/psnr",
+        "reconstruction/psnr_training",
         "reconstruction/seconds",
         "reconstruction/skipped_steps",
         "time/total_seconds",
