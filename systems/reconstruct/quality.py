@@ -42,7 +42,7 @@ def evenly(count: int, most: int = SEEN) -> list[int]:
 
 
 def warn_of_poor(held_out: float, training: float) -> None:
-    """Say so if a field is a blur, or shows its own photographs far better than others; and where to read what to do."""
+    """Say so if a field is a blur, or shows its own photographs far better than others, and where to read on."""
     advice = "what to try, by what is seen, is in docs/guides/phone.md"
     if training < POOR:
         log.warning("the reconstruction is a blur: %.1f dB over its own photographs; %s", training, advice)

@@ -16,6 +16,7 @@ from ids3d.registry import register
 from ids3d.scene import Scene
 from ids3d.seeding import generator_for
 from ids3d.systems.random_background import before_random_background
+from ids3d.systems.reconstruct.quality import evenly
 from ids3d.systems.work import Work
 
 SMOOTHED = 1_000_000
@@ -108,13 +109,13 @@ class Reconstruct(pl.LightningModule):
 
     def work(self) -> Work:
         """See `CountsWork`."""
-        cfg, test = self.cfg, self.scene.test
+        cfg, train, test = self.cfg, self.scene.train, self.scene.test
         looks = cfg.steps // cfg.validate_every if cfg.validate_every else 0
         return Work(
             f"{cfg.steps:,} steps of {cfg.rays_per_step:,} rays, from coarse to fine",
             trained_rays=cfg.steps * cfg.rays_per_step,
             rays_at_once=cfg.rays_per_step,
-            rendered_rays=(looks + 1) * test.pixels,
+            rendered_rays=(looks + 1) * test.pixels + train.pixels * len(evenly(len(train))) // len(train),
         )
 
     def batch_of_step(self, index: int) -> torch.Generator:

@@ -20,6 +20,7 @@ OURS = re.compile(
     r"(data|cameras|space|field|prompts|prior|guidance|edit|device|output|time|memory) +\S.*| {10}\S.*"
     r"|[a-z][a-z, -]*: \d+/\d+ \[.* so far, .* left, .*\]"
     r"|\S+: (taken as|found) .*|ids-(llff|image)/\S+"
+    r"|the reconstruction (is a blur|does not hold from elsewhere): .*"
 )
 
 
