@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -22,29 +22,9 @@ from ids3d.seeding import generator_for
 from ids3d.systems.edit_scene.editing import EditingSystem
 from ids3d.systems.edit_scene.protocol import EditConfig, SceneEdit
 from ids3d.systems.edit_scene.region import Region
+from ids3d.systems.edit_scene.rounds import FitStep, GuidanceStep, Rounds
 from ids3d.systems.random_background import before_random_background
 from ids3d.systems.work import PASSES, Work
-
-
-class GuidanceStep(NamedTuple):
-    """A step of the guidance on the latents of some views; of a sampler, all its steps.
-
-    Attributes:
-        round: from 0.
-        views: which training views; none, where other processes have the last ones.
-        number: of the step, from 0 in each round.
-    """
-
-    round: int
-    views: tuple[int, ...]
-    number: int
-
-
-class FitStep(NamedTuple):
-    """A step of fitting the field to the edited images; `number` from 0 in each round."""
-
-    round: int
-    number: int
 
 
 @register("edit-scene", "pictures")
@@ -87,7 +67,10 @@ class EditThroughPictures(EditingSystem):
         super().__init__(cfg, renderer, edit)
         self.method, self.processes = edit.method, edit.processes
         views = range(len(self.cameras))
-        self.batches = [tuple(views[i : i + cfg.views_per_batch]) for i in views[:: cfg.views_per_batch]]
+        batches = tuple(tuple(views[i : i + cfg.views_per_batch]) for i in views[:: cfg.views_per_batch])
+        several = cfg.rounds, math.ceil(cfg.steps / cfg.rounds)
+        count, steps = (1, 1) if isinstance(edit.method, Sampler) else several
+        self.rounds = Rounds(count, batches, steps, cfg.fit_steps, edit.processes)
         # The latents of all views: a parameter, so that an optimiser steps it, and a checkpoint keeps it.
         self.latents = torch.nn.Parameter(
             torch.zeros(len(views), self.prior.latent_channels, *self.latent_size), requires_grad=False
@@ -100,60 +83,34 @@ class EditThroughPictures(EditingSystem):
         self._change = None
         self._all_cameras = self._all_cameras.to(self.device)
 
-    @property
-    def rounds(self) -> int:
-        """How many rounds there are."""
-        return 1 if isinstance(self.method, Sampler) else self.cfg.rounds
-
-    @property
-    def guidance_steps(self) -> int:
-        """How many steps edit a view in each round."""
-        return 1 if isinstance(self.method, Sampler) else math.ceil(self.cfg.steps / self.cfg.rounds)
-
-    @property
-    def _turns(self) -> int:
-        """How often a batch of views is edited in a round: by each process another one."""
-        return math.ceil(len(self.batches) / self.processes)
-
-    def _steps_per_round(self) -> int:
-        return self._turns * self.guidance_steps + self.cfg.fit_steps
-
     def steps(self) -> int:
-        return self.rounds * self._steps_per_round()
+        return self.rounds.steps
 
     def work(self) -> Work:
         """See `CountsWork`."""
-        cfg, train, (height, width) = self.cfg, self.scene.train, self.size
-        n, edited = len(train), self._turns * len(self.batches[0])  # by this process, at most
+        cfg, train, rounds, (height, width) = self.cfg, self.scene.train, self.rounds, self.size
+        n, at_once = len(train), len(rounds.batches[0])
+        edited = rounds.turns * at_once  # by this process, at most
         looks = self.steps() // cfg.validate_every if cfg.validate_every else 0
-        steps = self.guidance_steps
+        steps = rounds.guidance_steps
         if isinstance(self.method, Sampler):
             steps = PASSES * self.method.cfg.steps
         by = f"{steps} {'predictions' if isinstance(self.method, Sampler) else 'steps'}"
         return Work(
-            f"{self.rounds} round{'s' * (self.rounds > 1)} of {by} on each of {n} views "
-            f"({len(self.batches[0])} at once) and {cfg.fit_steps} steps of fitting {cfg.rays_per_step:,} rays",
-            guided=self.rounds * steps * edited,
-            batch=len(self.batches[0]),
-            coded=n + (self.rounds - 1) * edited + 2 * self.rounds * n,
-            trained_rays=self.rounds * cfg.fit_steps * cfg.rays_per_step,
+            f"{rounds.count} round{'s' * (rounds.count > 1)} of {by} on each of {n} views "
+            f"({at_once} at once) and {cfg.fit_steps} steps of fitting {cfg.rays_per_step:,} rays",
+            guided=rounds.count * steps * edited,
+            batch=at_once,
+            coded=n + (rounds.count - 1) * edited + 2 * rounds.count * n,
+            trained_rays=rounds.count * cfg.fit_steps * cfg.rays_per_step,
             rays_at_once=cfg.rays_per_step,
-            rendered_rays=((self.rounds - 1) * edited + 2 * looks * len(self.scene.test)) * height * width,
+            rendered_rays=((rounds.count - 1) * edited + 2 * looks * len(self.scene.test)) * height * width,
             uncounted=self.uncounted,
         )
 
     def batch_of_step(self, index: int) -> GuidanceStep | FitStep:
-        """What is done in a step: batch after batch of views is edited, then the field fitted, in each round.
-
-        With several processes, each edits other batches, and all fit, with rays of their own.
-        """
-        overall, process = divmod(index, self.processes)
-        number, i = divmod(overall, self._steps_per_round())
-        turn, step = divmod(i, self.guidance_steps)
-        if turn < self._turns:
-            mine = turn * self.processes + process
-            return GuidanceStep(number, self.batches[mine] if mine < len(self.batches) else (), step)
-        return FitStep(number, i - self._turns * self.guidance_steps)
+        """What is done in a step."""
+        return self.rounds.step(index)
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
         """Plain SGD on the latents, as the methods are published, and Adam on the field."""
@@ -202,13 +159,13 @@ class EditThroughPictures(EditingSystem):
         if step.number == 0:
             start = z_src if step.round == 0 else self._encoded(views)
             self._set(views, self._finite_or(self.latents[views], start))
-        index = step.round * self.guidance_steps + step.number
+        index = step.round * self.rounds.guidance_steps + step.number
         output = self.method(
             z_src,
             self.latents[views],
             *self.prompts,
             [generator_for(self.seed, f"guidance/{view}", index) for view in views],
-            progress=index / (self.rounds * self.guidance_steps),
+            progress=index / (self.rounds.count * self.rounds.guidance_steps),
         )
         self.curves.add(output.trace)
         # Of several processes one has a gradient for a view, and what is taken is the mean over all.
@@ -331,7 +288,7 @@ class EditThroughPictures(EditingSystem):
         """What the edit changes in the views' images, (n, H, W, 3), at the images' own size."""
         if self._change is None:
             parts = []
-            for batch in track(self.batches, "decoding the edits", unit="batch", delay=QUICK):
+            for batch in track(self.rounds.batches, "decoding the edits", unit="batch", delay=QUICK):
                 views = list(batch)
                 change = self.prior.decode(self.latents[views]) - self.prior.decode(self._sources(views))
                 change = self._finite_or(torch.zeros_like(change), change)

@@ -21,8 +21,9 @@ from ids3d.models.guidance.protocol import GuidanceOutput
 from ids3d.models.renderers.protocol import Renderer
 from ids3d.models.samplers.protocol import Sampler
 from ids3d.seeding import generator_for
-from ids3d.systems.edit_scene.pictures import EditThroughPictures, FitStep, GuidanceStep
+from ids3d.systems.edit_scene.pictures import EditThroughPictures
 from ids3d.systems.edit_scene.protocol import SceneEdit
+from ids3d.systems.edit_scene.rounds import FitStep, GuidanceStep
 from ids3d.systems.fitting import fit
 from ids3d.systems.resuming import ResumeCheckpoint
 from ids3d.systems.scene_edit_phases import SceneEditRun
