@@ -26,16 +26,17 @@ from safetensors.torch import load_file
 
 from ids3d.files import UNFINISHED
 
+TAG = "run"
 MOST = 130.0  # seconds of work that a kill may cost: save_minutes, the step that was due and the writing
 KEPT = ("*.ckpt", "*.safetensors", "metrics.json")  # files that a run goes on from
 
 
-def command(out: Path, edit: str, tag: str) -> list[str]:
+def command(out: Path, edit: str) -> list[str]:
     """What to type to start a run, or to go on with it."""
-    folder = out / "ids-llff" / tag
+    folder = out / "ids-llff" / TAG
     if (folder / "config.yaml").exists():
         return [sys.executable, "launch.py", "--resume", str(folder)]
-    settings = [f"edit={edit}", f"output={out}", f"tag={tag}", "device=cpu"]
+    settings = [f"edit={edit}", f"output={out}", f"tag={TAG}", "device=cpu"]
     return [sys.executable, "launch.py", "--config", "configs/ids-llff.yaml", *settings]
 
 
@@ -85,9 +86,9 @@ def phase(log: Path) -> str:
     return next((line.strip()[:60] for line in reversed(lines) if line.strip()), "")
 
 
-def differences(one: Path, other: Path, tag: str, other_tag: str) -> list[str]:
+def differences(one: Path, other: Path) -> list[str]:
     """What is not the same in two runs, each in an output folder of its own; times and memory are not compared."""
-    a, b, found = one / "ids-llff" / tag, other / "ids-llff" / other_tag, []
+    a, b, found = one / "ids-llff" / TAG, other / "ids-llff" / TAG, []
     fields = {
         "the edited field": [run / "checkpoints" / "last.safetensors" for run in (a, b)],
         "the reconstruction": [next(x.glob("reconstructions/*/field.safetensors")) for x in (one, other)],
@@ -120,8 +121,8 @@ def run(edit: str, kills: int, out: Path, draw: random.Random) -> bool:
     whole = out / edit / "whole"
     whole.mkdir(parents=True, exist_ok=True)
     begin = time.time()
-    if not (whole / "ids-llff" / "run" / "metrics.json").exists():
-        code = start(command(whole, edit, "run"), whole / "said").wait()
+    if not (whole / "ids-llff" / TAG / "metrics.json").exists():
+        code = start(command(whole, edit), whole / "said").wait()
         assert code == 0, (whole / "said").read_text()
         print(f"\n{edit}: {time.time() - begin:.0f} s without a kill", flush=True)
     print("\n| kill | run | seconds in | writing | work lost | the last that it said |", flush=True)
@@ -135,7 +136,7 @@ def run(edit: str, kills: int, out: Path, draw: random.Random) -> bool:
         code: int | None = None
         while code != 0:
             begin = time.time()
-            process = start(command(killed, edit, "run"), killed / "said")
+            process = start(command(killed, edit), killed / "said")
             in_writing = done % 3 == 2
             killing = kill(process, killed, draw.uniform(0, 200), in_writing) if done < kills else None
             if killing is not None:
@@ -146,7 +147,7 @@ def run(edit: str, kills: int, out: Path, draw: random.Random) -> bool:
                 continue
             code = process.wait()
             assert code == 0, (killed / "said").read_text()
-        found = differences(whole, killed, "run", "run")
+        found = differences(whole, killed)
         good = good and not found
         print(f"\nrun {number}: {'; '.join(found) if found else 'all is the same, to the bit'}\n", flush=True)
     return good
