@@ -18,6 +18,7 @@ MOVING_SECONDS = 0.2  # for a picture while the camera moves
 RESTING_SECONDS = 0.8  # for one of a scene that has changed under a camera at rest
 REST = 0.3  # seconds without a move after which a camera rests
 BAND_SECONDS = 0.1  # after which a picture that is refined can be given up
+READY_ROWS = 8  # of the picture that nobody sees
 FINER = 2.0  # how much higher than the last one a refined picture is
 
 
@@ -74,7 +75,14 @@ class Painter:
     """
 
     def __init__(self, device: torch.device) -> None:
-        self.device, self.pace, self._turn = device, Pace(), 0
+        self.device, self.pace, self._turn, self._is_ready = device, Pace(), 0, False
+
+    @torch.no_grad()
+    def get_ready(self, fields: Fields, viewpoint: Viewpoint) -> None:
+        """Render a very small picture once, for nobody: what loads at a renderer's first use is no one's wait then."""
+        if not self._is_ready:
+            fields.source.render(viewpoint.camera(READY_ROWS).to(self.device))
+            self._is_ready = True
 
     def paint(self, fields: Fields, onlookers: list[Onlooker], go_on: Callable[[], bool]) -> bool:
         """Draw at most one picture. Returns whether there was one to draw.

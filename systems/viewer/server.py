@@ -6,6 +6,7 @@ import contextlib
 import copy
 import io
 import logging
+import math
 import socket
 import threading
 import time
@@ -17,7 +18,7 @@ import viser
 
 from ids3d.errors import UserError
 from ids3d.scene import Scene
-from ids3d.systems.viewer.display import Fields
+from ids3d.systems.viewer.display import Fields, Viewpoint
 from ids3d.systems.viewer.looking import start_of, upright
 from ids3d.systems.viewer.painter import Onlooker, Painter
 from ids3d.systems.viewer.panel import Panel, RunPanel
@@ -98,6 +99,7 @@ class Viewer:
 
     def _set_scene(self) -> None:
         start, server = start_of(self.scene), self.server
+        self._first_look = Viewpoint(self.scene.train.cameras.c2w[0], math.degrees(start.fov), 1, 1)
         server.scene.set_up_direction(upright(self.scene).double().numpy())
         server.initial_camera.position = start.position
         server.initial_camera.look_at = start.look_at
@@ -131,6 +133,8 @@ class Viewer:
                     for onlooker in self._onlookers():
                         onlooker.drawn, onlooker.scene_changed = 0, True
                 fields = self.stage.fields
+                if fields is not None:
+                    self.painter.get_ready(fields, self._first_look)
                 if fields is not None and self._requests:
                     self._requests.pop(0)(copy.deepcopy(fields))
                 if fields is None or not self.painter.paint(fields, self._onlookers(), self._wanted):

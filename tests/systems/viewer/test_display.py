@@ -148,6 +148,16 @@ def test_bands_make_the_same_picture() -> None:
         assert torch.allclose(a, b, atol=1e-6)
 
 
+def test_it_gets_ready_once_and_for_nobody() -> None:
+    painter, field = Painter(torch.device("cpu")), Directions(1.0)
+    fields = Fields(field, EDITED)  # type: ignore[arg-type]
+    expected = painter.pace.height(0.2, VIEW, 30)
+    for _ in range(2):
+        painter.get_ready(fields, VIEW)
+        assert 0 < field.rays < 100
+    assert painter.pace.height(0.2, VIEW, 30) == expected, "what loads at a first use must not count as slow"
+
+
 def test_a_picture_that_nobody_wants_any_more_is_given_up() -> None:
     painter, field, asked = Painter(torch.device("cpu")), Directions(1.0), iter([True, True, False])
     painter.pace.rate, painter.pace.measured = 40 / 0.1, lambda *_: None  # type: ignore[method-assign]
