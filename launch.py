@@ -78,7 +78,8 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
     mode.add_argument(
         "--resume",
         metavar="RUN",
-        help="continue a run that was stopped or killed: its folder, or a checkpoint in it",
+        help="continue a run that was stopped or killed, or one that is finished with more edit.steps=...: "
+        "its folder, or a checkpoint in it",
     )
     mode.add_argument(
         "--print-config", action="store_true", help="print every setting with its value, and stop"

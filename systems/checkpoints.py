@@ -38,6 +38,19 @@ def save_before_step(trainer: pl.Trainer, place: Path | io.BytesIO) -> None:
         count.ready += 1
 
 
+def save_after_step(trainer: pl.Trainer, place: Path) -> None:
+    """The same as it stands after the step that is about to end (on_train_batch_end), before a validation of it."""
+    loop = trainer.fit_loop.epoch_loop
+    counts, stepped = (loop.batch_progress.current, loop.batch_progress.total), loop._batches_that_stepped
+    count_steps(trainer)
+    for count in counts:
+        count.completed += 1
+    trainer.save_checkpoint(place)
+    for count in counts:
+        count.completed -= 1
+    loop._batches_that_stepped = stepped  # by which the step is yet to be logged
+
+
 def count_steps(trainer: pl.Trainer) -> None:
     """Have Lightning number what it logs by the steps that are done: resumed, it counts one too many."""
     trainer.fit_loop.epoch_loop._batches_that_stepped = trainer.global_step

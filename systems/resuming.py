@@ -15,16 +15,20 @@ import torch
 
 from ids3d.errors import UserError
 from ids3d.files import atomic_write
-from ids3d.systems.checkpoints import count_steps, save_before_step
+from ids3d.systems.checkpoints import count_steps, save_after_step, save_before_step
 from ids3d.systems.fields import is_finite
 from ids3d.systems.ranks import Ranks
 from ids3d.systems.stopping import GracefulStop
-from ids3d.systems.storage import load_tensors, save_tensors
+from ids3d.systems.storage import DamagedFile, load_tensors, save_tensors
 
 log = logging.getLogger(__name__)
 
 ANEW = "delete it, and the same command begins this phase anew"
 """What to do about a checkpoint that cannot be gone on from."""
+
+
+END = "finished.ckpt"
+"""What is kept of a training that is finished, beside its checkpoints."""
 
 
 class ResumeCheckpoint(pl.Callback):
@@ -39,6 +43,7 @@ class ResumeCheckpoint(pl.Callback):
         resume_hint: a sentence for the user.
         save_minutes: between two checkpoints that are saved in passing, against a kill; 0 = none.
         on_save: called before each of them.
+        keep_end: what more steps go on from is kept when the training is finished.
         ranks: the processes that train together; the first one writes.
     """
 
@@ -51,10 +56,12 @@ class ResumeCheckpoint(pl.Callback):
         save_minutes: float = 0,
         on_save: Callable[[], None] | None = None,
         ranks: Ranks | None = None,
+        keep_end: bool = False,
     ) -> None:
         self.stop, self.path, self.settings, self.resume_hint = stop, path, settings, resume_hint
         self.older = path.with_name(f"{path.stem}-older{path.suffix}")
         self.save_minutes, self.on_save, self.ranks = save_minutes, on_save, ranks or Ranks()
+        self.end, self.keep_end = path.with_name(END), keep_end
         self.seconds_before = 0.0  # spent by earlier processes
         self.steps_done = 0  # by the checkpoint that is gone on from
         self._optimisers = 0  # whose states it holds
@@ -155,6 +162,15 @@ class ResumeCheckpoint(pl.Callback):
             done = f"step {trainer.global_step} of {trainer.max_steps}"
             self.stop.check(f"stopped after {done}, saved to {self.path}. {self.resume_hint}")
 
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        if not self.keep_end or trainer.global_step < trainer.max_steps:
+            return
+        if not self.ranks.is_first:
+            save_after_step(trainer, self.end)
+            return
+        with atomic_write(self.end) as file:
+            save_after_step(trainer, file)
+
     def _save(self, trainer: pl.Trainer) -> None:
         if not self.ranks.is_first:
             save_before_step(trainer, self.path)  # meets the first one there, and writes nothing
@@ -178,3 +194,16 @@ class ResumeCheckpoint(pl.Callback):
             if self.path.exists():
                 self.path.replace(self.older)
         self._saved = time.monotonic()
+
+
+def continue_finished(end: Path, path: Path, settings: str) -> None:
+    """Save what a finished training has kept as a checkpoint of one of other settings, which goes on from it.
+
+    Raises UserError: it is damaged.
+    """
+    checkpoint = load_tensors(end, ("callbacks", "global_step", "state_dict"), "delete it", "cpu")
+    try:
+        checkpoint["callbacks"][ResumeCheckpoint.__qualname__]["settings"] = settings
+    except (KeyError, TypeError) as error:
+        raise DamagedFile(end, "delete it") from error
+    save_tensors(path, checkpoint)

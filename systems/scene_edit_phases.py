@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from ids3d.models.guidance.protocol import Guidance
 from ids3d.models.priors.protocol import Prior
 from ids3d.models.renderers.protocol import Renderer
 from ids3d.models.samplers.protocol import Sampler
+from ids3d.module import Module
 from ids3d.systems.divergence import Watch
 from ids3d.systems.edit_scene.changes import ChangeRecord, Steering, changeable
 from ids3d.systems.edit_scene.protocol import EditConfig, SceneEdit
@@ -31,6 +32,9 @@ from ids3d.systems.storage import DamagedFile, Figures, fingerprint
 from ids3d.tracking import Subject
 
 log = logging.getLogger(__name__)
+
+INTERRUPTED = "interrupted.ckpt"
+"""What is saved of an edit that is not finished."""
 
 
 @dataclass(frozen=True)
@@ -107,9 +111,9 @@ class SceneEditRun(SceneRun):
         if self._read_finished_edit() is None:
             _ = self.editing.found
 
-    def edit_key(self) -> str:
-        """Names the edit: a digest of all that determines it."""
-        settings = self.job.to_mapping()
+    def edit_key(self, edit: Module | None = None) -> str:
+        """Names the edit: a digest of all that determines it; of another way to edit, where one is given."""
+        settings = replace(self.job, edit=edit or self.job.edit).to_mapping()
         shaping = {key: settings[key] for key in ("prior", "guidance", "edit", "seed")}
         masks = {} if self._masks is None else {"masks": self._masks}
         return fingerprint(
@@ -126,7 +130,7 @@ class SceneEditRun(SceneRun):
     @cached_property
     def editing(self) -> ResumeCheckpoint:
         """What this run has saved of an unfinished edit."""
-        return self._resume(self.checkpoints / "interrupted.ckpt", self.edit_key())
+        return self._resume(self.checkpoints / INTERRUPTED, self.edit_key(), keep_end=True)
 
     def build_edit(self, edited: Renderer, source: Renderer, watch: Watch) -> Any:
         """The system that edits a field, beside its source."""

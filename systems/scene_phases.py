@@ -200,10 +200,10 @@ class SceneRun:
         held_out = view_psnr(renderer, test, range(len(test)), self.device, "held-out views")
         return held_out, view_psnr(renderer, train, evenly(len(train)), self.device, "training views")
 
-    def _resume(self, path: Path, key: str) -> ResumeCheckpoint:
+    def _resume(self, path: Path, key: str, keep_end: bool = False) -> ResumeCheckpoint:
         minutes = self.job.save_minutes
         return ResumeCheckpoint(
-            self.stop, path, key, self.resume_hint, minutes, self.save_in_passing, self.ranks
+            self.stop, path, key, self.resume_hint, minutes, self.save_in_passing, self.ranks, keep_end
         )
 
     def _fit(

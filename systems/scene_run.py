@@ -16,6 +16,7 @@ from ids3d.files import locked
 from ids3d.provenance import earlier_starts, note_seconds, record
 from ids3d.systems.evaluate.held_out import show_reconstruction
 from ids3d.systems.fitting import quieten_lightning
+from ids3d.systems.more_steps import begin_more
 from ids3d.systems.overview import show_scene_run
 from ids3d.systems.ranks import lost_rank_is_one_line, start_ranks
 from ids3d.systems.report import report_scene
@@ -67,11 +68,18 @@ def run(
         job = ranks.first(lambda: job)  # with the tag that the first one has chosen
         ranks.first(lambda: finish_replacing(job.folder))
         replacing = overwrite or (resume and ranks.first(lambda: is_begun(replacement_folder(job.folder))))
-        if resume and not replacing and ranks.first(lambda: is_finished(job.folder)):
+        finished = resume and not replacing and ranks.first(lambda: is_finished(job.folder))
+        if finished and ranks.first(lambda: _is_the_same(job)):
             ranks.dismiss()
-            return _leave_finished(job, stop)
+            return _say_finished(job)
         kind = SceneRun if job.stage == "reconstruct" else SceneEditRun
         work = ranks.each(lambda: kind(job, stop, ranks))
+        if finished:
+            if ranks.first(lambda: earlier_starts(job.folder).settings == work.key):
+                ranks.dismiss()
+                return _say_finished(job)
+            ranks.first(lambda: begin_more(work))
+            replacing = True
         work.job = ranks.first(lambda: settle(job, work.key, replacing))
         ranks.each(work.prepare)
         work.stage = view(work) if view is not None and ranks.is_first else None
@@ -84,18 +92,9 @@ def run(
             return reconstruct_only(work)
 
 
-def _leave_finished(job: SceneJob, stop: GracefulStop) -> Figures:
-    """The figures of a finished run, which is not gone on with. Raises UserError if it is of other settings."""
-    if load_saved(job.folder, trust_code=job.names_code).to_mapping() == job.to_mapping():
-        return _say_finished(job)
-    work = (SceneRun if job.stage == "reconstruct" else SceneEditRun)(job, stop)
-    if earlier_starts(job.folder).settings == work.key:
-        return _say_finished(job)
-    raise UserError(
-        f"{job.folder} is finished, and other settings cannot go on from it: rates, noise and refinement run "
-        "over all the steps, so that more of them are another edit from the first on: give it a tag of its "
-        f"own: --config {job.folder / 'config.yaml'} tag=... (the same reconstruction is used again)"
-    )
+def _is_the_same(job: SceneJob) -> bool:
+    """Whether a finished run has a job's settings."""
+    return load_saved(job.folder, trust_code=job.names_code).to_mapping() == job.to_mapping()
 
 
 def _say_finished(job: SceneJob) -> Figures:

@@ -58,7 +58,9 @@ class HashGeometry(nn.Module):
         log2_size: int = (
             18  # logarithm to the base 2 of how many nodes a level holds; where it has more, they share
         )
-        features: Literal[2, 4, 8] = 4  # numbers at each node of the colour's grid; the density's has half of them
+        features: Literal[2, 4, 8] = (
+            4  # numbers at each node of the colour's grid; the density's has half of them
+        )
         width: int = 32  # of the networks' hidden layer
         sh_degree: int = (
             1  # 0: a colour is the same from everywhere; 1 or 2: it depends on the direction of view

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal
 
@@ -60,6 +60,18 @@ class EditThroughPictures(EditingSystem):
             check_bounds(self, views_per_batch="[1, 1000]", rays_per_step="[1, 1e7]", distortion=WEIGHT)
             check_bounds(self, lr_density="(0, 100]", lr_appearance="(0, 100]")
 
+        @property
+        def steps_per_round(self) -> int:
+            return math.ceil(self.steps / self.rounds)
+
+        def is_more_than(self, earlier: EditConfig) -> bool:
+            return (
+                isinstance(earlier, EditThroughPictures.Config)
+                and self.rounds > earlier.rounds
+                and self.steps_per_round == earlier.steps_per_round
+                and replace(self, rounds=earlier.rounds, steps=earlier.steps) == earlier
+            )
+
     samplers = True
     cfg: Config
 
@@ -68,7 +80,7 @@ class EditThroughPictures(EditingSystem):
         self.method, self.processes = edit.method, edit.processes
         views = range(len(self.cameras))
         batches = tuple(tuple(views[i : i + cfg.views_per_batch]) for i in views[:: cfg.views_per_batch])
-        several = cfg.rounds, math.ceil(cfg.steps / cfg.rounds)
+        several = cfg.rounds, cfg.steps_per_round
         count, steps = (1, 1) if isinstance(edit.method, Sampler) else several
         self.rounds = Rounds(count, batches, steps, cfg.fit_steps, edit.processes)
         # The latents of all views: a parameter, so that an optimiser steps it, and a checkpoint keeps it.
@@ -199,8 +211,6 @@ class EditThroughPictures(EditingSystem):
     def fit(self, step: FitStep, adam: Any) -> dict[str, float]:
         """Make a step of fitting the field to the targets at random rays."""
         cfg = self.cfg
-        if step.number == 0:
-            adam.state.clear()  # of the round before, whose targets were others
         for group, rate in zip(adam.param_groups, (cfg.lr_appearance, cfg.lr_density), strict=False):
             group["lr"] = rate * 0.1 ** (step.number / cfg.fit_steps)
         index = step.round * cfg.fit_steps + step.number
@@ -215,6 +225,8 @@ class EditThroughPictures(EditingSystem):
         if outside is not None:
             self._backward_where_reached(outside, generator, adam)
         adam.step()
+        if step.number == cfg.fit_steps - 1:
+            adam.state.clear()  # the next round's targets are others
         return {"fit_psnr": -10 * math.log10(error)}
 
     def _backward(self, pixels: Tensor, generator: torch.Generator) -> float:

@@ -35,6 +35,10 @@ class EditConfig:
     def __post_init__(self) -> None:
         check_bounds(self, lr="(0, 1000]", log_every=STEPS, validate_every=STEPS_OR_NONE)
 
+    def is_more_than(self, earlier: EditConfig) -> bool:
+        """Whether these say the same as earlier ones, but for more steps, that go on from where those end."""
+        return False
+
 
 @dataclass(frozen=True)
 class SceneEdit:

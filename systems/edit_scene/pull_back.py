@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -41,6 +41,13 @@ class EditScene(EditingSystem):
         def __post_init__(self) -> None:
             super().__post_init__()
             check_bounds(self, steps=STEPS, views_per_step="[1, 1000]")
+
+        def is_more_than(self, earlier: EditConfig) -> bool:
+            return (
+                isinstance(earlier, EditScene.Config)
+                and self.steps > earlier.steps
+                and replace(self, steps=earlier.steps) == earlier
+            )
 
     cfg: Config
 

@@ -8,6 +8,7 @@ import json
 import logging
 import math
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -27,6 +28,7 @@ from ids3d.cli import run_command
 from ids3d.errors import Interrupted, UserError
 from ids3d.experiment import SceneJob, load_saved
 from ids3d.files import locked
+from ids3d.systems.edit_scene.pictures import EditThroughPictures
 from ids3d.systems.edit_scene.pull_back import EditScene
 from ids3d.systems.fields import _digest
 from ids3d.systems.reconstruct.rays import Reconstruct
@@ -88,11 +90,98 @@ def test_a_finished_run_is_not_touched_by_resume(
     assert contents(Path(finished.output)) == before
 
 
-def test_more_steps_of_a_finished_run_are_refused_with_the_reason(finished: SceneJob) -> None:
+@pytest.mark.parametrize("settings", [("edit.steps=3",), ("edit.steps=6", "edit.lr=0.01"), ("guidance=dds",)])
+def test_what_is_not_more_of_the_same_is_refused_with_the_reason(
+    finished: SceneJob, settings: tuple[str, ...]
+) -> None:
     before = contents(Path(finished.output))
-    with pytest.raises(UserError, match=r"is finished.*run over all the steps.*tag=\.\.\."):
-        launch.main(["--resume", str(finished.folder), "edit.steps=6"])
+    with pytest.raises(UserError, match=r"is finished.*only more steps of the same edit.*tag=\.\.\."):
+        launch.main(["--resume", str(finished.folder), *settings])
     assert contents(Path(finished.output)) == before
+
+
+MORE = {
+    "pull-back": (("edit.steps=4", "edit.decay=false"), ("edit.steps=7",)),
+    "pictures": (("edit.rounds=1", "edit.steps=2", "edit.fit_steps=3"), ("edit.rounds=3", "edit.steps=6")),
+}
+
+
+MADE = {"pull-back": 3, "pictures": 2 * (2 + 3)}  # of the steps to come; 8 views are one batch
+
+
+@pytest.mark.parametrize("way", MORE)
+@pytest.mark.parametrize("killed", [False, True])
+def test_more_steps_go_on_from_where_a_finished_run_ended(tiny: Tiny, way: str, killed: bool) -> None:
+    """Where nothing depends on how many there are, to the bits of a run that had them from the start."""
+    few, more = MORE[way]
+    flat = (
+        "tracking=csv",
+        f"edit={way}",
+        "guidance=dds",
+        "guidance.t_range_end=null",
+        "guidance.attention=none",
+    )
+    job = tiny(*flat, *few)
+    run(job)
+    before, system = contents(job.folder), EditScene if way == "pull-back" else EditThroughPictures
+    if killed:
+        with pytest.MonkeyPatch.context() as patch:
+            stop_in(patch, system, "training_step", 2, signal.SIGINT)
+            with pytest.raises(Interrupted, match=f"--resume {job.folder}$"):
+                launch.main(["--resume", str(job.folder), *more])
+        assert contents(job.folder) == before
+        launch.main(["--resume", str(job.folder)])
+    else:
+        with pytest.MonkeyPatch.context() as patch:
+            made = counted(patch, system, "training_step")
+            launch.main(["--resume", str(job.folder), *more])
+        assert len(made) == MADE[way]
+    assert [p.name for p in job.folder.parent.iterdir()] == [job.tag]
+
+    whole = tiny(*flat, *few, *more, "tag=whole")
+    run(whole)
+    assert same(state(job), state(whole))
+    assert logged_steps(job) == logged_steps(whole)
+    figures = [json.loads((folder / "metrics.json").read_text()) for folder in (job.folder, whole.folder)]
+    names = [name for name in figures[1] if not re.search("seconds|memory", name)]
+    assert [figures[0][name] for name in names] == [figures[1][name] for name in names]
+    assert load_saved(job.folder).to_mapping()["edit"] == whole.to_mapping()["edit"]
+
+
+def logged_steps(job: SceneJob) -> list[str]:
+    """The steps of the rows in a run's metrics.csv."""
+    with (job.folder / "metrics.csv").open(newline="") as file:
+        return [row["step"] for row in csv.DictReader(file) if row["phase"] != "reconstructing"]
+
+
+def counted(patch: pytest.MonkeyPatch, owner: Any, method: str) -> list[None]:
+    """A list that grows with each call of a method."""
+    calls: list[None] = []
+    original = getattr(owner, method)
+
+    def call(*args: Any) -> Any:
+        calls.append(None)
+        return original(*args)
+
+    patch.setattr(owner, method, call)
+    return calls
+
+
+@pytest.mark.parametrize("kept", [None, b"", b"PK\x03\x04 not a checkpoint"])
+def test_a_run_that_kept_no_end_is_not_gone_on_from(finished: SceneJob, kept: bytes | None) -> None:
+    end = finished.folder / "checkpoints" / "finished.ckpt"
+    end.unlink() if kept is None else end.write_bytes(kept)
+    before = contents(Path(finished.output))
+    said = (
+        r"there is no .*finished\.ckpt.*tag=.*--overwrite"
+        if kept is None
+        else r"finished\.ckpt is damaged.*delete it"
+    )
+    with pytest.raises(UserError, match=said):
+        launch.main(["--resume", str(finished.folder), "edit.steps=6"])
+    assert {k: v for k, v in contents(Path(finished.output)).items() if not k.endswith(".lock")} == {
+        k: v for k, v in before.items() if not k.endswith(".lock")
+    }
 
 
 def test_the_same_tag_is_refused_with_what_to_do(finished: SceneJob) -> None:
