@@ -55,17 +55,14 @@ class HashGeometry(nn.Module):
         # Nodes of the finest level along the box's longest side. None: as many as make a cell a pixel wide where the
         # cameras look, but no more than 2,048.
         finest: int | None = None
-        log2_size: int = (
-            18  # logarithm to the base 2 of how many nodes a level holds; where it has more, they share
-        )
-        features: Literal[2, 4, 8] = (
-            4  # numbers at each node of the colour's grid; the density's has half of them
-        )
+        # Logarithm to the base 2 of how many nodes a level holds; where it has more, they share.
+        log2_size: int = 18
+        # Numbers at each node of the colour's grid; the density's has half of them.
+        features: Literal[2, 4, 8] = 4
         width: int = 32  # of the networks' hidden layer
-        sh_degree: int = (
-            1  # 0: a colour is the same from everywhere; 1 or 2: it depends on the direction of view
-        )
-        initial_alpha: float = 2e-3  # opacity of an untouched field per hundredth of the box's longest side
+        sh_degree: int = 1  # 0: a colour is the same from everywhere; 1 or 2: it depends on the direction
+        # Opacity of an untouched field per hundredth of the box's longest side.
+        initial_alpha: float = 2e-3
         freeze_density: bool = False  # for edits of the appearance alone
 
         def __post_init__(self) -> None:
