@@ -27,7 +27,7 @@ from safetensors.torch import load_file
 from ids3d.files import UNFINISHED
 
 TAG = "run"
-MOST = 130.0  # seconds of work that a kill may cost: save_minutes, the step that was due and the writing
+MOST = 120.0  # seconds of work that a kill may cost
 KEPT = ("*.ckpt", "*.safetensors", "metrics.json")  # files that a run goes on from
 
 

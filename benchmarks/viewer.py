@@ -3,7 +3,7 @@
     python benchmarks/viewer.py outputs/ids-llff/<tag>
 
 Without a browser: from a viewpoint to the picture that is handed to the network, of a viewer that is open. The aim: a
-second, and three a second. How long the viewer takes to be ready, before a browser can open it, is told too.
+second, and three a second. How long a viewer that opens takes to be ready for it is told too; it happens once.
 """
 
 from __future__ import annotations

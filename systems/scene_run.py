@@ -50,7 +50,8 @@ def run(
     A folder with an unfinished run of the same settings is gone on with. A finished one is never touched.
 
     Args:
-        resume: go on with what is there; of a finished run, return the figures.
+        resume: go on with what is there; of a finished run, return the figures, or where the job has more steps, make
+            those in a copy that takes its place.
         overwrite: do a finished run anew; when it is finished again, the new one takes its place.
         view: opens a viewer for a run that is about to begin, and says where that is to be shown.
 

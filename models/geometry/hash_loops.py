@@ -28,6 +28,17 @@ def cell(x: Any, side: int) -> tuple[int, Any]:
 
 
 @compiled
+def corner_of(
+    n: int, i: int, j: int, k: int, u: Any, v: Any, w: Any, side: int, size: int
+) -> tuple[int, Any]:
+    """Return the row of the n-th of 8 corners of the cell from node (i, j, k), and its weight at shares (u, v, w)."""
+    a, b, c = n >> 2, (n >> 1) & 1, n & 1
+    one = type(u)(1)
+    weight = (u if a else one - u) * (v if b else one - v) * (w if c else one - w)
+    return row_of(i + a, j + b, k + c, side, size), weight
+
+
+@compiled
 def encode(
     table: Array,
     positions: Array,
@@ -39,7 +50,7 @@ def encode(
     out: Array,
 ) -> None:
     """Interpolate, for points [first, last), each level's features: out (n, levels * features)."""
-    features, one = table.shape[1], positions.dtype.type(1)
+    features = table.shape[1]
     for p in range(first, last):
         for level in range(len(sides)):
             side, size = sides[level], sizes[level]
@@ -50,9 +61,8 @@ def encode(
             for f in range(features):
                 out[p, at + f] = 0
             for corner in range(8):
-                a, b, c = corner >> 2, (corner >> 1) & 1, corner & 1
-                weight = (u if a else one - u) * (v if b else one - v) * (w if c else one - w)
-                row = starts[level] + row_of(i + a, j + b, k + c, side, size)
+                row, weight = corner_of(corner, i, j, k, u, v, w, side, size)
+                row += starts[level]
                 for f in range(features):
                     out[p, at + f] += weight * table[row, f]
 
@@ -69,7 +79,7 @@ def spread(
     out: Array,
 ) -> None:
     """Add to out (rows, features), a table's gradient, what `encode` passes back, for levels [first, last)."""
-    features, one = out.shape[1], positions.dtype.type(1)
+    features = out.shape[1]
     for level in range(first, last):
         side, size = sides[level], sizes[level]
         at = level * features
@@ -78,8 +88,7 @@ def spread(
             j, v = cell(positions[p, 1], side)
             k, w = cell(positions[p, 2], side)
             for corner in range(8):
-                a, b, c = corner >> 2, (corner >> 1) & 1, corner & 1
-                weight = (u if a else one - u) * (v if b else one - v) * (w if c else one - w)
-                row = starts[level] + row_of(i + a, j + b, k + c, side, size)
+                row, weight = corner_of(corner, i, j, k, u, v, w, side, size)
+                row += starts[level]
                 for f in range(features):
                     out[row, f] += weight * grad[p, at + f]

@@ -61,6 +61,7 @@ class Viewer:
         self.panels: dict[int, Panel] = {}
         self._requests: list[Callable[[Fields], None]] = []
         self._closed = threading.Event()
+        self._first_look = Viewpoint(scene.train.cameras.c2w[0], math.degrees(start_of(scene).fov), 1, 1)
         self._set_scene()
         self.run_panel = RunPanel(self.server, stage)
         self.server.on_client_connect(self._join)
@@ -99,7 +100,6 @@ class Viewer:
 
     def _set_scene(self) -> None:
         start, server = start_of(self.scene), self.server
-        self._first_look = Viewpoint(self.scene.train.cameras.c2w[0], math.degrees(start.fov), 1, 1)
         server.scene.set_up_direction(upright(self.scene).double().numpy())
         server.initial_camera.position = start.position
         server.initial_camera.look_at = start.look_at
