@@ -5,8 +5,7 @@
 For each way of editing: one run that nothing disturbs, then runs of the same settings that are sent SIGKILL until there
 have been so many kills, every third of them in the moment in which a file is being written. Prints each kill, with the
 seconds of work that it cost (without those in which the program starts), and what differs at the end: fields, figures,
-pictures, film, log. Exits 1 if anything does, or if a kill cost more than the two minutes between two checkpoints and
-what writing them takes.
+pictures, film, log. Exits 1 if anything does, or if a kill cost more than two minutes (`save_minutes`).
 """
 
 from __future__ import annotations

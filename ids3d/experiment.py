@@ -142,7 +142,7 @@ class SceneJob(Job):
     stage: Literal["all", "reconstruct"] = "all"  # where to stop: after everything, or before the edit
     devices: int = 1  # processes on each machine, one a device (CUDA's, or any number on a CPU)
     nodes: int = 1  # machines
-    save_minutes: float = 2.0  # minutes between two checkpoints saved in passing, against a kill; 0 = none
+    save_minutes: float = 2.0  # minutes of work that a kill may cost: a checkpoint is saved in time; 0 = none
     upload_field: bool = False  # with tracking=wandb: the edited field goes there too, as an artifact
     prompt: Prompts = field(default_factory=Prompts)
 

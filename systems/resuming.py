@@ -27,6 +27,10 @@ ANEW = "delete it, and the same command begins this phase anew"
 """What to do about a checkpoint that cannot be gone on from."""
 
 
+EARLY = 0.9
+"""When a checkpoint is due, as a share of the time that a kill may cost: the rest is for a step and for the writing."""
+
+
 END = "finished.ckpt"
 """What is kept of a training that is finished, beside its checkpoints."""
 
@@ -41,7 +45,7 @@ class ResumeCheckpoint(pl.Callback):
         path: of the newer checkpoint.
         settings: a fingerprint of all that determines the training. A checkpoint of other settings is refused.
         resume_hint: a sentence for the user.
-        save_minutes: between two checkpoints that are saved in passing, against a kill; 0 = none.
+        save_minutes: of work that a kill may cost: a checkpoint is saved in passing in time for it; 0 = none.
         on_save: called before each of them.
         keep_end: what more steps go on from is kept when the training is finished.
         ranks: the processes that train together; the first one writes.
@@ -151,7 +155,7 @@ class ResumeCheckpoint(pl.Callback):
     def on_train_batch_start(self, trainer: pl.Trainer, *_: Any) -> None:
         count_steps(trainer)
         # After the last step there is nothing to save for: the training ends by itself, and its result is saved then.
-        due = self.save_minutes and time.monotonic() - self._saved > 60 * self.save_minutes
+        due = self.save_minutes and time.monotonic() - self._saved > 60 * EARLY * self.save_minutes
         # Whichever process was asked to stop, all do, at the same step.
         exit_code, due = self.ranks.greatest([self.stop.exit_code, due and self.ranks.is_first])
         if exit_code or due:
@@ -189,11 +193,11 @@ class ResumeCheckpoint(pl.Callback):
         self.__dict__.pop("found", None)
 
     def _write(self, save: Callable[[Path], None]) -> None:
+        self._saved = time.monotonic()
         with atomic_write(self.path) as file:
             save(file)
             if self.path.exists():
                 self.path.replace(self.older)
-        self._saved = time.monotonic()
 
 
 def continue_finished(end: Path, path: Path, settings: str) -> None:

@@ -63,7 +63,7 @@ class TrainingConfig:
     data: str = "outputs/tabletop/data"  # where rendered pictures are kept
     into: str = "outputs/tabletop/prior"  # the folder that the trained model is saved into
     sample_every: int = 250  # steps between looks at held-out pictures
-    save_minutes: float = 3.0  # minutes between two checkpoints, against a kill
+    save_minutes: float = 3.0  # minutes of work that a kill may cost: a checkpoint is saved in time; 0 = none
     half: bool = False  # compute in bfloat16 where that is safe: faster on a GPU, slower on many processors
 
     def __post_init__(self) -> None:
