@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import pytorch_lightning as pl
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ids3d.config.bounds import STEPS, STEPS_OR_NONE, WEIGHT, check_bounds
@@ -16,6 +16,7 @@ from ids3d.registry import register
 from ids3d.scene import Scene
 from ids3d.seeding import generator_for
 from ids3d.systems.random_background import before_random_background
+from ids3d.systems.reconstruct.exposure import Exposure
 from ids3d.systems.reconstruct.quality import evenly
 from ids3d.systems.work import Work
 
@@ -48,6 +49,9 @@ class Reconstruct(pl.LightningModule):
         # Weight of the rays' distortion (Barron et al. 2022), in units of the scene's depth: against haze, which
         # explains the training views as well as surfaces do, and lets fewer samples be enough.
         distortion: float = 3e-3
+        # Adam's rate of an affine map of each photograph's colours, where exposure or white balance differ from one to
+        # the next; such as 5e-3. 0: none is learned.
+        lr_exposure: float = 0.0
         # At these shares of the steps the grid is refined, to `finer` times as many voxels, ending with the geometry's
         # own number. Empty: it has that many from the start.
         refine_at: tuple[float, ...] = (0.2, 0.5)
@@ -66,6 +70,7 @@ class Reconstruct(pl.LightningModule):
                 tv_density=WEIGHT,
                 tv_appearance=WEIGHT,
                 distortion=WEIGHT,
+                lr_exposure="[0, 1000]",
                 refine_at="(0, 1)",
                 finer="[1, 1000]",
                 validate_every=STEPS_OR_NONE,
@@ -79,20 +84,26 @@ class Reconstruct(pl.LightningModule):
         self.cfg, self.renderer, self.scene, self.seed = cfg, renderer, scene, seed
         self._train, self._test = scene.train, scene.test
         self._smoothing = min(1.0, SMOOTHED / scene.train.images[..., 0].numel())
+        self.exposure = Exposure(len(scene.train)) if cfg.lr_exposure else None
         renderer.refine(self._resolution_at(0))
 
     def setup(self, stage: str) -> None:
         self._train, self._test = self.scene.train.to(self.device), self.scene.test.to(self.device)
 
-    def _rates(self) -> tuple[float, float]:
-        """Learning rates (density, appearance) of the step to come."""
+    def _rates(self) -> list[float]:
+        """Learning rates (density, appearance, exposure) of the step to come."""
         left = self.cfg.lr_decay ** (self.global_step / self.cfg.steps)
-        return self.cfg.lr_density * left, self.cfg.lr_appearance * left
+        return [rate * left for rate in (self.cfg.lr_density, self.cfg.lr_appearance, self.cfg.lr_exposure)]
+
+    def _groups(self) -> list[list[nn.Parameter]]:
+        """What is optimised at each of the rates; the last only where photographs have an exposure of their own."""
+        field = self.renderer.parameter_groups()
+        own = [] if self.exposure is None else [list(self.exposure.parameters())]
+        return [field.density, field.appearance, *own]
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        groups = self.renderer.parameter_groups()
         return torch.optim.Adam(
-            [{"params": groups.density}, {"params": groups.appearance}],
+            [{"params": parameters} for parameters in self._groups()],
             lr=self.cfg.lr_density,
             betas=(0.9, 0.99),
             eps=1e-15,
@@ -135,10 +146,8 @@ class Reconstruct(pl.LightningModule):
         adam = self.trainer.optimizers[0]
         if self.renderer.refine(self._resolution_at(self.global_step)):
             adam.state.clear()  # of the coarse field
-            groups = self.renderer.parameter_groups()
-            adam.param_groups[0]["params"], adam.param_groups[1]["params"] = groups.density, groups.appearance
-        for group, rate in zip(adam.param_groups, self._rates(), strict=True):
-            group["lr"] = rate
+        for group, parameters, rate in zip(adam.param_groups, self._groups(), self._rates(), strict=False):
+            group["params"], group["lr"] = parameters, rate
 
     def training_step(self, generator: torch.Generator, batch_idx: int) -> Tensor:
         cfg = self.cfg
@@ -168,6 +177,8 @@ class Reconstruct(pl.LightningModule):
         opacity = None if train.opacity is None else train.opacity[pixels]
         behind = self.scene.bounds.background
         rgb, target = before_random_background(render, train.images[pixels], opacity, behind, generator)
+        if self.exposure is not None:
+            rgb = self.exposure(rgb, pixels[0])
         if train.known is None:
             return F.mse_loss(rgb, target)
         known = train.known[pixels]

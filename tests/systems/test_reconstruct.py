@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from ids3d.models.geometry.protocol import Regularisation
 from ids3d.models.renderers.occupancy import OccupancyRenderer
 from ids3d.models.renderers.protocol import RayRender
 from ids3d.rendering import Samples
+from ids3d.scene import Scene
 from ids3d.systems.fitting import fit
 from ids3d.systems.random_background import before_random_background
 from ids3d.systems.reconstruct.rays import Reconstruct
@@ -42,17 +44,19 @@ class Recorder(pl.Callback):
         groups = module.renderer.parameter_groups()
         self.sizes.append(len(groups.density[0]))
         field = [*groups.density, *groups.appearance]
-        optimised = [p for group in adam.param_groups for p in group["params"]]
+        optimised = [p for group in adam.param_groups[:2] for p in group["params"]]
         self.held.append(all(a is b for a, b in zip(field, optimised, strict=True)))
         self.losses.append(float(outputs["loss"]))
 
 
-def reconstruct(job: SceneJob, tmp_path: Path) -> tuple[Reconstruct, Recorder]:
+def reconstruct(
+    job: SceneJob, tmp_path: Path, alter: Callable[[Scene], Scene] = lambda scene: scene
+) -> tuple[Reconstruct, Recorder]:
     """A reconstruction from start to end, and what was noted of it."""
     recorder = Recorder()
     with GracefulStop() as stop:
         run = SceneRun(job, stop)
-        module = job.reconstruct.build(run.build_renderer(), run.scene, job.seed)
+        module = job.reconstruct.build(run.build_renderer(), alter(run.scene), job.seed)
         fit(
             module,
             StepDataModule(module.batch_of_step, held_out=1),
@@ -116,6 +120,32 @@ def test_what_photographs_show_becomes_opaque(tiny: Tiny, tmp_path: Path) -> Non
         dark = photograph.mean(-1) < photograph.mean(-1).quantile(0.2)
         opacities.append(float(render.opacity[dark].mean()))
     assert 1 - opacities[0] < 0.1 * (1 - opacities[1]), opacities
+
+
+def test_exposures_that_differ_are_told_from_the_field(tiny: Tiny, tmp_path: Path) -> None:
+    """Each photograph's own brightness and balance is found, and the field has the average's colours."""
+    gain = (0.4 * torch.rand(8, 3, generator=torch.Generator().manual_seed(0)) - 0.2).exp()
+    gain = gain / gain.log().mean(dim=0).exp()
+
+    def exposed(scene: Scene) -> Scene:
+        train = replace(scene.train, images=0.8 * gain[:, None, None] * scene.train.images)
+        return replace(scene, train=train, test=replace(scene.test, images=0.8 * scene.test.images))
+
+    quality = []
+    for i, rate in enumerate((0.0, 1e-2)):
+        settings = (
+            "reconstruct.steps=200",
+            "reconstruct.rays_per_step=512",
+            f"reconstruct.lr_exposure={rate}",
+        )
+        module, _ = reconstruct(tiny(*settings), tmp_path / str(i), exposed)
+        held_out = module.scene.test
+        shown = [module.renderer.render(held_out.cameras[i]).rgb for i in range(len(held_out))]
+        quality.append(psnr(torch.stack(shown), held_out.images))
+    assert module.exposure is not None
+    found, offset = module.exposure.maps()
+    assert (0.4 * found + offset).sub(0.4 * gain).abs().max() < 0.02
+    assert quality[1] > quality[0] + 1, quality
 
 
 def test_a_random_background_is_laid_behind_both() -> None:
