@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
@@ -14,10 +14,18 @@ from ids3d.scene import SceneBounds
 
 @dataclass(frozen=True)
 class ParameterGroups:
-    """A field's parameters: those that decide where something is, and those that decide how it looks."""
+    """A field's parameters.
+
+    Attributes:
+        density: those that decide where something is.
+        appearance: those that decide how it looks.
+        layout: those that are the scene's own, such as how far away its surroundings are: a reconstruction finds them,
+            and no edit moves them.
+    """
 
     density: list[nn.Parameter]
     appearance: list[nn.Parameter]
+    layout: list[nn.Parameter] = field(default_factory=list)
 
 
 @dataclass(frozen=True)

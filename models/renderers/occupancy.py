@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -23,13 +24,16 @@ from ids3d.rendering import (
     weights_from_density,
 )
 from ids3d.scene import SceneBounds
-from ids3d.space import SpaceRays
+from ids3d.space import BOX, SpaceRays
 
 STEP = 1.165
 """How long a step is, in the geometry's finest details, where nothing is said of it."""
 
 STEPS_UNKNOWN, STEPS_MOST = 170, 1024
 """Steps along the diagonal of a box where nothing is said of them: of a geometry without a finest detail; at most."""
+
+DOME = 2.0
+"""How far away what is beyond a box is taken to be at first, in its corners' distance from the middle."""
 
 
 @register("renderer", "occupancy")
@@ -56,7 +60,7 @@ class OccupancyRenderer(nn.Module):
         early_stop_eps: float = 1e-4
         alpha_threshold: float = 1e-4  # samples of less opacity are left out; 0: none
         # Height in pixels of the panorama that is learned where the background is not known, as around an object in a
-        # room that its box does not hold. 0: none, the background is black.
+        # room that its box does not hold, on a dome whose radius is learned too. 0: none, the background is black.
         environment: int = 32
         chunk: int = 8192  # rays at a time when rendering whole views: memory and speed, not the result
 
@@ -90,19 +94,31 @@ class OccupancyRenderer(nn.Module):
         self.step_size = diagonal / (cfg.steps or _fitting(diagonal, geometry))
         self.occupancy = OccupancyGrid(aabb.float(), cubic_resolution(aabb, cfg.occupancy_cells))
         self.register_buffer("background", torch.tensor(background or (0.0, 0.0, 0.0)))
-        self.environment = Environment(cfg.environment) if background is None and cfg.environment else None
+        self.environment: Environment | None = None
+        if background is None and cfg.environment:
+            # A box cannot reach as far as a room does; other spaces reach infinitely far.
+            corner = float(aabb.view(2, 3).abs().amax(dim=0).norm())
+            self.environment = Environment(
+                cfg.environment, DOME * corner if bounds.space == BOX else math.inf
+            )
         if bounds.free_space is not None:
             self.occupancy.carve(bounds.free_space.cameras, bounds.free_space.depth, bounds.space)
 
     def parameter_groups(self) -> ParameterGroups:
         """Return the geometry's parameters, with the environment's among those of the appearance."""
         groups = self.geometry.parameter_groups()
-        beyond = [] if self.environment is None else list(self.environment.parameters())
-        return ParameterGroups(groups.density, [*groups.appearance, *beyond])
+        if self.environment is None:
+            return groups
+        radius = self.environment.raw_radius
+        layout = groups.layout if radius is None else [*groups.layout, radius]
+        return ParameterGroups(groups.density, [*groups.appearance, self.environment.raw], layout)
 
     def regularisation(self, generator: torch.Generator | None) -> Regularisation:
-        """Return the geometry's roughness; see `Geometry.regularisation`."""
-        return self.geometry.regularisation(generator)
+        """Return the geometry's roughness, see `Geometry.regularisation`, with the environment's in the appearance."""
+        rough = self.geometry.regularisation(generator)
+        if self.environment is None:
+            return rough
+        return Regularisation(rough.density, rough.appearance + self.environment.roughness())
 
     def refine(self, share: float) -> bool:
         """Bring the geometry to a share of its full resolution; see `Geometry.refine`."""
@@ -141,7 +157,9 @@ class OccupancyRenderer(nn.Module):
             [3, 1, 1], -1
         )
         depth = depth / opacity.clamp(min=torch.finfo(opacity.dtype).eps)
-        beyond = self.background if self.environment is None else self.environment(rays.directions)
+        beyond = (
+            self.background if self.environment is None else self.environment(rays.origins, rays.directions)
+        )
         rgb = rgb + (1 - opacity) * beyond
         return RayRender(rgb, depth[:, 0], opacity[:, 0], weights, samples)
 

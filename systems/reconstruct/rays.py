@@ -99,7 +99,7 @@ class Reconstruct(pl.LightningModule):
         """What is optimised at each of the rates; the last only where photographs have an exposure of their own."""
         field = self.renderer.parameter_groups()
         own = [] if self.exposure is None else [list(self.exposure.parameters())]
-        return [field.density, field.appearance, *own]
+        return [field.density, [*field.appearance, *field.layout], *own]
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return torch.optim.Adam(

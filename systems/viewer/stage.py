@@ -132,6 +132,6 @@ class Stage:
 def _copied(renderer: Renderer) -> Renderer:
     copied = copy.deepcopy(renderer)
     groups = copied.parameter_groups()
-    for parameter in (*groups.density, *groups.appearance):
+    for parameter in (*groups.density, *groups.appearance, *groups.layout):
         parameter.grad = None
     return copied

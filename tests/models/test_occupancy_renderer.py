@@ -12,6 +12,7 @@ from ids3d.models.geometry.grid import GridGeometry
 from ids3d.models.renderers.occupancy import OccupancyRenderer
 from ids3d.registry import find
 from ids3d.scene import SceneBounds
+from ids3d.space import NDC
 from tests.rendering import reference
 
 BOX = torch.tensor([-1.0, -1.0, -0.5, 1.0, 1.0, 0.5])
@@ -261,6 +262,28 @@ def test_where_the_background_is_not_known_a_panorama_is_learned() -> None:
     assert without.environment is None and without.render(camera()).rgb.max() < 1e-3
     known = OccupancyRenderer(OccupancyRenderer.Config(), geometry, BOUNDS)
     assert known.environment is None
+
+
+def test_the_panorama_is_smoothed_and_only_a_reconstruction_moves_it_away() -> None:
+    """Edits change its colours, and leave alone how far away it is. NDC has it infinitely far."""
+    bounds = replace(BOUNDS, background=None)
+    geometry = GridGeometry(GridGeometry.Config(voxels=600), bounds)
+    renderer = OccupancyRenderer(OccupancyRenderer.Config(), geometry, bounds)
+    assert renderer.environment is not None and renderer.environment.raw_radius is not None
+    groups = renderer.parameter_groups()
+    assert [p is renderer.environment.raw for p in groups.appearance] == [False, True]
+    assert [p is renderer.environment.raw_radius for p in groups.layout] == [True]
+    alone = geometry.regularisation(None)
+    with torch.no_grad():
+        renderer.environment.raw[..., ::2] = (
+            1.0  # stripes: beside each pixel of a row another, above it the same
+        )
+    # The row's own two edges are compared with their neighbours across the seam, too: w + 1 pairs in a row.
+    assert float(renderer.regularisation(None).appearance - alone.appearance) == pytest.approx(1.0)
+    assert renderer.regularisation(None).density == alone.density
+    ahead = NDC(torch.eye(3), torch.zeros(3), near=1.0, depth=1.0)
+    far = OccupancyRenderer(OccupancyRenderer.Config(), geometry, replace(bounds, space=ahead))
+    assert far.environment is not None and far.parameter_groups().layout == []
 
 
 def test_a_checkpoint_carries_the_occupancy() -> None:
