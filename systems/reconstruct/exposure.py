@@ -21,10 +21,16 @@ class Exposure(nn.Module):
         self.log_gain = nn.Parameter(torch.zeros(photographs, 3))
         self.offset = nn.Parameter(torch.zeros(photographs, 3))
 
-    def forward(self, rgb: Tensor, photograph: Tensor) -> Tensor:
-        """Return colours (n, 3) of the field as each one's photograph (n,) has them; differentiable in all."""
+    def forward(self, rgb: Tensor, opacity: Tensor, photograph: Tensor) -> Tensor:
+        """Return what rays show as each one's photograph has it; differentiable in all.
+
+        Args:
+            rgb: (n, 3), each times its opacity.
+            opacity: (n,), 1 where the photograph is of all there is.
+            photograph: (n,) its number.
+        """
         gain, offset = self.maps()
-        return gain[photograph] * rgb + offset[photograph]
+        return gain[photograph] * rgb + offset[photograph] * opacity[:, None]
 
     def maps(self) -> tuple[Tensor, Tensor]:
         """Return gains and offsets (photographs, 3), whose means, of gains in the logarithm, are 1 and 0."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytorch_lightning as pl
 import torch
@@ -15,7 +15,7 @@ from ids3d.models.renderers.protocol import RayRender, Renderer
 from ids3d.registry import register
 from ids3d.scene import Scene
 from ids3d.seeding import generator_for
-from ids3d.systems.random_background import before_random_background
+from ids3d.systems.random_background import BLACK, before_random_background
 from ids3d.systems.reconstruct.exposure import Exposure
 from ids3d.systems.reconstruct.quality import evenly
 from ids3d.systems.work import Work
@@ -176,13 +176,21 @@ class Reconstruct(pl.LightningModule):
         train = self._train
         opacity = None if train.opacity is None else train.opacity[pixels]
         behind = self.scene.bounds.background
-        rgb, target = before_random_background(render, train.images[pixels], opacity, behind, generator)
         if self.exposure is not None:
-            rgb = self.exposure(rgb, pixels[0])
+            render = replace(render, rgb=self._exposed(self.exposure, render, pixels[0]))
+        rgb, target = before_random_background(render, train.images[pixels], opacity, behind, generator)
         if train.known is None:
             return F.mse_loss(rgb, target)
         known = train.known[pixels]
         return ((rgb - target).square().mean(dim=-1) * known).sum() / known.sum().clamp(min=1)
+
+    def _exposed(self, exposure: Exposure, render: RayRender, view: Tensor) -> Tensor:
+        """What rays show (n, 3), as their views' cameras were set. Behind what is cut out nothing was photographed."""
+        if self._train.opacity is None:
+            return exposure(render.rgb, torch.ones_like(render.opacity), view)
+        background = render.rgb.new_tensor(self.scene.bounds.background or BLACK)
+        behind = (1 - render.opacity)[:, None] * background
+        return exposure(render.rgb - behind, render.opacity, view) + behind
 
     def validation_step(self, view: int, batch_idx: int) -> None:
         image, test = self.renderer.render(self._test.cameras[view]).rgb, self._test

@@ -148,6 +148,30 @@ def test_exposures_that_differ_are_told_from_the_field(tiny: Tiny, tmp_path: Pat
     assert quality[1] > quality[0] + 1, quality
 
 
+def test_behind_what_is_cut_out_nothing_is_exposed(tiny: Tiny, tmp_path: Path) -> None:
+    """An object's own colours change as its camera was set; what it is laid over has the same colour in all views."""
+    background = (0.2, 0.9, 0.5)
+
+    def cut_out(scene: Scene) -> Scene:
+        train = replace(scene.train, opacity=torch.ones(scene.train.images.shape[:3]))
+        return replace(scene, train=train, bounds=replace(scene.bounds, background=background))
+
+    module, _ = reconstruct(tiny("reconstruct.steps=1", "reconstruct.lr_exposure=0.1"), tmp_path, cut_out)
+    assert module.exposure is not None
+    draws = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        module.exposure.log_gain.uniform_(-0.5, 0.5, generator=draws)
+        module.exposure.offset.uniform_(-0.1, 0.1, generator=draws)
+    gain, offset = module.exposure.maps()
+    colour, opacity = torch.rand(8, 3, generator=draws), 0.1 + 0.9 * torch.rand(8, 1, generator=draws)
+    laid_over = (1 - opacity) * torch.tensor(background)
+    nothing = torch.zeros(0)
+    samples = Samples(nothing, nothing, nothing.long(), torch.zeros(8, 2).long())
+    render = RayRender(opacity * colour + laid_over, opacity[:, 0], opacity[:, 0], nothing, samples)
+    exposed = module._exposed(module.exposure, render, torch.arange(8))
+    torch.testing.assert_close(exposed, opacity * (gain * colour + offset) + laid_over)
+
+
 def test_a_random_background_is_laid_behind_both() -> None:
     generator = torch.Generator().manual_seed(0)
     rgb, target = torch.rand(2, 5, 3, generator=generator)
