@@ -74,10 +74,11 @@ class Result:
     cpu_seconds: float
     profile: pstats.Stats
     pace: Pace
+    rays_per_step: int
 
     def rays_per_second(self) -> float:
         later = self.pace.seconds[int(WARM_UP * len(self.pace.seconds)) :]
-        return self.job.reconstruct.cfg.rays_per_step / statistics.median(later)
+        return self.rays_per_step / statistics.median(later)
 
     def share(self, part: str) -> float:
         """Of the training's time that a part takes, with all that it calls."""
@@ -105,7 +106,8 @@ def reconstruct(job: SceneJob) -> Result:
         )
         profile.disable()
     cpu_seconds = time.process_time() - start
-    return Result(job, scene, module.renderer, cpu_seconds, pstats.Stats(profile), pace)
+    made = scene, module.renderer, cpu_seconds, pstats.Stats(profile), pace
+    return Result(job, *made, module.cfg.rays_per_step)
 
 
 def figures(renderer: Renderer, views: Views, count: int) -> tuple[float, float]:
