@@ -106,8 +106,8 @@ def reconstruct(job: SceneJob) -> Result:
         )
         profile.disable()
     cpu_seconds = time.process_time() - start
-    made = scene, module.renderer, cpu_seconds, pstats.Stats(profile), pace
-    return Result(job, *made, module.cfg.rays_per_step)
+    rays_per_step = module.cfg.rays_per_step
+    return Result(job, scene, module.renderer, cpu_seconds, pstats.Stats(profile), pace, rays_per_step)
 
 
 def figures(renderer: Renderer, views: Views, count: int) -> tuple[float, float]:

@@ -50,7 +50,7 @@ class Environment(nn.Module):
         return torch.sigmoid(sampled[0, :, 0].T)
 
     def roughness(self) -> Tensor:
-        """Return the mean squared difference of neighbours in the map: against it, what no view saw stays grey."""
+        """Return the mean squared difference of neighbours in the map. Minimised, it colours what no view saw."""
         padded = self._padded()
         return padded.diff(dim=-1).square().mean() + padded.diff(dim=-2).square().mean()
 
