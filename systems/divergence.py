@@ -46,12 +46,16 @@ class Watch(pl.Callback):
 
     All of it is part of a checkpoint.
 
+    Args:
+        good_every: steps between two states that are kept; where a state is large and a step quick, more of them.
+
     Attributes:
         skipped: steps that were left out, or some of whose views were.
         rollbacks: how often the training went back.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, good_every: int = GOOD_EVERY) -> None:
+        self.good_every = good_every
         self.skipped = self.rollbacks = self._in_a_row = 0
         self._good: tuple[int, bytes] | None = None  # a step, and the checkpoint before it
         self._candidate: tuple[int, bytes] | None = None  # good, if the step that begins with it is
@@ -96,7 +100,7 @@ class Watch(pl.Callback):
     def on_train_batch_start(self, trainer: pl.Trainer, *_: Any) -> None:
         self._losses, self._views, self._left_out, self._bad = [], 0, 0, False
         step = trainer.global_step
-        if self._good is None or (self._in_a_row == 0 and step - self._good[0] >= GOOD_EVERY):
+        if self._good is None or (self._in_a_row == 0 and step - self._good[0] >= self.good_every):
             good, self._good = self._good, None  # no state within a state
             content = io.BytesIO()
             save_before_step(trainer, content)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import pytorch_lightning as pl
 import torch
@@ -51,6 +52,26 @@ PATCHES = 8  # along each side of a picture
 EMBEDDING_SCALE = 10.0  # of unit embeddings, before they are read by a linear layer
 
 
+class Batch(NamedTuple):
+    """What a step trains on: b pictures, k captions wrong for each of them, and m pairs that differ in a side.
+
+    Attributes:
+        images: (b, h, w, 3) uint8.
+        tokens: of all captions, padded to the longest: b right, b·k wrong, m right and m wrong about a side.
+        same: (b, b), which pictures' captions say the same.
+        labels: what each patch shows, (b, patches).
+        sided: (m,), of which picture each pair speaks.
+        pairs: (m, 2), the classes that it has to the left and to the right.
+    """
+
+    images: Tensor
+    tokens: Tensor
+    same: Tensor
+    labels: Tensor
+    sided: Tensor
+    pairs: Tensor
+
+
 @register("train", "tabletop-clip")
 class TabletopCLIP(pl.LightningModule):
     """Contrastive training, each picture against the batch's captions and against captions wrong in one point.
@@ -92,14 +113,15 @@ class TabletopCLIP(pl.LightningModule):
         held_out = validation_pictures(cfg)
         self.held_out, self.held_out_described = held_out.rgb, described(held_out, cfg)
 
-    def training_step(self, step: int) -> Tensor:
-        generator = generator_for(self.seed, "train", self.global_step)
+    def batch_of_step(self, step: int) -> Batch:
+        """A step's pictures, half of the batches mirrored, and what is said of them rightly and wrongly."""
+        generator = generator_for(self.seed, "train", step)
         index = torch.randint(len(self.rgb), (self.cfg.batch_size,), generator=generator).tolist()
-        images, ids = as_images(self.rgb[index], self.device), torch.from_numpy(self.ids[index])
+        images, ids = torch.from_numpy(self.rgb[index]), torch.from_numpy(self.ids[index])
         scenes, where = map(list, zip(*(self.described[i] for i in index), strict=True))
         if torch.rand((), generator=generator) < 0.5:
-            images, ids, where = images.flip(-1), ids.flip(-1), [mirrored(relations) for relations in where]
-        rng = PortableRandom(self.global_step, f"captions/{self.seed}")
+            images, ids, where = images.flip(2), ids.flip(2), [mirrored(relations) for relations in where]
+        rng = PortableRandom(step, f"captions/{self.seed}")
         right = [paraphrase(scene, rng, holding) for scene, holding in zip(scenes, where, strict=True)]
         wrong = [
             text
@@ -109,15 +131,26 @@ class TabletopCLIP(pl.LightningModule):
         sided = [
             Sided.draw(i, scenes[i], r, rng) for i, holding in enumerate(where) for r in holding if r in SIDES
         ]
-        with autocast(self, self.cfg):
-            text = self.embed_text([*right, *wrong, *(s.right for s in sided), *(s.wrong for s in sided)])
-            pooled, patches = self.embed_images(images)
-        text, sides = text[: -2 * len(sided) or None], text[len(right) + len(wrong) :]
-        own, near = text[: len(scenes)], text[len(scenes) :].unflatten(0, (len(scenes), -1))
-        contrast = self._contrast(pooled, own, near, scenes)
+        texts = [*right, *wrong, *(s.right for s in sided), *(s.wrong for s in sided)]
+        keys = [key(scene) for scene in scenes]
         side = self.cfg.size // PATCHES
-        labels = torch.stack([patch_labels(i, s, side) for i, s in zip(ids, scenes, strict=True)])
-        labels = labels.to(self.device)
+        return Batch(
+            images,
+            self.tokens(texts),
+            torch.tensor([[a == b for b in keys] for a in keys]),
+            torch.stack([patch_labels(i, s, side) for i, s in zip(ids, scenes, strict=True)]),
+            torch.tensor([s.index for s in sided], dtype=torch.long),
+            torch.tensor([s.left_and_right for s in sided], dtype=torch.long).view(-1, 2),
+        )
+
+    def training_step(self, batch: Batch) -> Tensor:
+        labels, count, sided = batch.labels, len(batch.images), len(batch.sided)
+        with autocast(self, self.cfg):
+            text = self.embed_text(batch.tokens)
+            pooled, patches = self.embed_images(as_images(batch.images))
+        text, sides = text[: len(text) - 2 * sided], text[len(text) - 2 * sided :]
+        own, near = text[:count], text[count:].unflatten(0, (count, -1))
+        contrast = self._contrast(pooled, own, near, batch.same.float())
         naming = functional.cross_entropy(self.name_patches(patches).flatten(0, 1), labels.flatten())
         shown = functional.one_hot(labels, self.classes).amax(1).float()
         whole = functional.binary_cross_entropy_with_logits(
@@ -126,7 +159,7 @@ class TabletopCLIP(pl.LightningModule):
         whole = whole.sum(1).mean()
         off = self.place_whole(EMBEDDING_SCALE * pooled) - columns(labels, self.classes)
         placing = (off.square() * shown).sum(1).mean()
-        siding = self._sides(pooled, sides, sided)
+        siding = self._sides(pooled[batch.sided], sides, batch.pairs)
         placing = placing + siding
         losses = {
             "siding": siding,
@@ -145,19 +178,24 @@ class TabletopCLIP(pl.LightningModule):
         pooled = functional.normalize(self.clip.visual_projection(seen.pooler_output), dim=-1)
         return pooled.float(), self.clip.vision_model.post_layernorm(seen.last_hidden_state[:, 1:]).float()
 
-    def embed_text(self, texts: list[str]) -> Tensor:
-        """Unit embeddings (n, d) of captions."""
-        tokens = self.tokenizer(texts, padding=True, return_tensors="pt").to(self.device)
-        read = self.clip.text_model(input_ids=tokens.input_ids)
+    def tokens(self, texts: list[str]) -> Tensor:
+        """Captions (n,) as tokens (n, longest)."""
+        return self.tokenizer(texts, padding=True, return_tensors="pt").input_ids
+
+    def embed_text(self, tokens: Tensor) -> Tensor:
+        """Unit embeddings (n, d) of captions' tokens."""
+        read = self.clip.text_model(input_ids=tokens)
         return functional.normalize(self.clip.text_projection(read.pooler_output), dim=-1).float()
 
-    def _contrast(self, images: Tensor, text: Tensor, wrong: Tensor, scenes: list[TabletopScene]) -> Tensor:
+    def _read(self, texts: list[str]) -> Tensor:
+        return self.embed_text(self.tokens(texts).to(self.device))
+
+    def _contrast(self, images: Tensor, text: Tensor, wrong: Tensor, same: Tensor) -> Tensor:
         """Cross entropy from pictures to captions and back; captions that say the same as one's own are not wrong.
 
-        images, text (n, d); wrong (n, k, d) is more that is wrong for each picture.
+        images, text (n, d); wrong (n, k, d) is more that is wrong for each picture; same (n, n) is 1 where two
+        pictures' captions say the same.
         """
-        keys = [key(scene) for scene in scenes]
-        same = torch.tensor([[a == b for b in keys] for a in keys], device=self.device).float()
         scale = self.clip.logit_scale.exp().clamp(max=100)
         among = scale * images @ text.T
         own = scale * (images[:, None] * wrong).sum(-1)
@@ -167,17 +205,16 @@ class TabletopCLIP(pl.LightningModule):
         )
         return to_text + functional.cross_entropy(among.T, targets)
 
-    def _sides(self, images: Tensor, text: Tensor, sided: list[Sided]) -> Tensor:
+    def _sides(self, images: Tensor, text: Tensor, pairs: Tensor) -> Tensor:
         """How badly captions are told apart that differ in a side, and how badly they say where their objects are.
 
-        images (n, d); text (2m, d): the right captions of all that is sided, and the wrong ones.
+        images (m, d), the one that each pair of captions speaks of; text (2m, d): the right captions, and the wrong
+        ones; pairs (m, 2): the classes to the left and to the right.
         """
-        if not sided:
+        if not len(pairs):
             return images.new_zeros(())
-        seen = images[[s.index for s in sided]]
-        right, wrong = ((seen * t).sum(1) for t in text.chunk(2))
+        right, wrong = ((images * t).sum(1) for t in text.chunk(2))
         told = functional.softplus(self.clip.logit_scale.exp().clamp(max=100) * (wrong - right)).mean()
-        pairs = torch.tensor([s.left_and_right for s in sided], device=images.device)
         column = self.place_whole(EMBEDDING_SCALE * text)
         left, right_ = (column.gather(1, torch.cat([pairs, pairs.flip(1)])[:, [i]])[:, 0] for i in (0, 1))
         return told + functional.softplus(4 * (left - right_)).mean()
@@ -193,10 +230,10 @@ class TabletopCLIP(pl.LightningModule):
                 images, self.held_out_described[start : start + 64], strict=True
             ):
                 near = [paraphrase(s, rng) for s in (scene, *_negatives(scene, 16, rng))]
-                found.append(int((self.embed_text(near) @ image).argmax()) == 0)
+                found.append(int((self._read(near) @ image).argmax()) == 0)
                 if holding and holding != mirrored(holding):
                     two = [place(scene, holding[0]), place(scene, mirrored(holding)[0])]
-                    sides.append(int((self.embed_text(two) @ image).argmax()) == 0)
+                    sides.append(int((self._read(two) @ image).argmax()) == 0)
         self.log("clip/top1_of_17_near", sum(found) / len(found), prog_bar=True, batch_size=1)
         if sides:
             self.log("clip/side", sum(sides) / len(sides), prog_bar=True, batch_size=1)

@@ -7,7 +7,7 @@ import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import NamedTuple, cast
 
 import numpy as np
 import pytorch_lightning as pl
@@ -55,6 +55,24 @@ SCHEDULE = {
     "steps_offset": 1,
     "timestep_spacing": "leading",
 }
+
+
+class Batch(NamedTuple):
+    """What a step trains on.
+
+    Attributes:
+        noisy, target: latents with noise, and the velocity to be found, (b, c, h, w).
+        t, snr: timesteps (b,), and how much of each is signal.
+        tokens: of the captions, (b, n).
+        labels: what each latent pixel shows, (b, h·w) uint8.
+    """
+
+    noisy: Tensor
+    target: Tensor
+    t: Tensor
+    snr: Tensor
+    tokens: Tensor
+    labels: Tensor
 
 
 @register("train", "tabletop-unet")
@@ -125,10 +143,11 @@ class TabletopUNet(pl.LightningModule):
         self.autoencoder.to(self.device)
         self.latents = self.autoencoder.latents(self.rgb, Path(self.cfg.data))
 
-    def training_step(self, step: int) -> Tensor:
-        generator = generator_for(self.seed, "train", self.global_step)
+    def batch_of_step(self, step: int) -> Batch:
+        """A step's latents, captions, timesteps and noise."""
+        generator = generator_for(self.seed, "train", step)
         index = torch.randint(len(self.latents), (self.cfg.batch_size,), generator=generator)
-        rng = PortableRandom(self.global_step, f"captions/{self.seed}")
+        rng = PortableRandom(step, f"captions/{self.seed}")
         texts = [
             "" if rng.uniform(0, 1) < self.cfg.empty_captions else paraphrase(scene, rng, holding)
             for scene, holding in (self.described[i] for i in index.tolist())
@@ -137,20 +156,25 @@ class TabletopUNet(pl.LightningModule):
         latents = torch.from_numpy(self.latents[index.numpy()]).float()
         noise = torch.randn(latents.shape, generator=generator)
         t = middle_timesteps(len(latents), self.cfg.middle, generator)
-        noisy, target = (
+        alphas = self.schedule.alphas_cumprod[t]
+        return Batch(
             self.schedule.add_noise(latents, noise, t),
             self.schedule.get_velocity(latents, noise, t),
+            t,
+            alphas / (1 - alphas),
+            tokens,
+            self.labels[index],
         )
+
+    def training_step(self, batch: Batch) -> Tensor:
         with autocast(self, self.cfg):
-            predicted = self.denoiser(*(x.to(self.device) for x in (noisy, t, tokens))).float()
-        alphas = self.schedule.alphas_cumprod[t]
-        snr = alphas / (1 - alphas)
-        weight = ((self.cfg.snr_gamma + 1) / (snr + 1)).clamp(max=1).to(self.device)
-        labels = self.labels[index].long().to(self.device)
-        error = (predicted - target.to(self.device)).square().mean(dim=1)
+            predicted = self.denoiser(batch.noisy, batch.t, batch.tokens).float()
+        weight = ((self.cfg.snr_gamma + 1) / (batch.snr + 1)).clamp(max=1)
+        labels = batch.labels.long()
+        error = (predicted - batch.target).square().mean(dim=1)
         naming = self._naming(labels)
         self.log_dict({"unet/mse": error.mean(), "unet/naming": naming}, batch_size=1, prog_bar=True)
-        where = self._object_weights(labels, (snr > self.cfg.object_snr).to(self.device))
+        where = self._object_weights(labels, batch.snr > self.cfg.object_snr)
         return (weight * (where * error).mean(dim=(1, 2))).mean() + self.cfg.naming_weight * naming
 
     def _object_weights(self, labels: Tensor, visible: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import pytorch_lightning as pl
 import torch
@@ -28,6 +29,20 @@ from ids3d.systems.train.training import (
     validation_pictures,
 )
 from ids3d.tabletop.render import FIRST_OBJECT
+
+
+class Batch(NamedTuple):
+    """What a step trains on.
+
+    Attributes:
+        images: (b, h, w, 3) uint8.
+        objects: (b, h, w) bool, where there are any.
+        noise: (b, c, h / f, w / f), of the latents.
+    """
+
+    images: Tensor
+    objects: Tensor
+    noise: Tensor
 
 
 @register("train", "tabletop-vae")
@@ -82,17 +97,23 @@ class TabletopVAE(pl.LightningModule):
         self.pictures, self.ids = data.rgb, data.ids
         self.held_out = as_images(validation_pictures(cfg).rgb[:64])
 
-    def training_step(self, step: int) -> Tensor:
-        generator = generator_for(self.seed, "train", self.global_step)
+    def batch_of_step(self, step: int) -> Batch:
+        """A step's pictures, half of the batches mirrored."""
+        generator = generator_for(self.seed, "train", step)
         index = torch.randint(len(self.pictures), (self.cfg.batch_size,), generator=generator)
-        images = as_images(self.pictures[index.numpy()], self.device)
-        objects = torch.from_numpy(self.ids[index.numpy()]).to(self.device) >= FIRST_OBJECT
+        images = torch.from_numpy(self.pictures[index.numpy()])
+        objects = torch.from_numpy(self.ids[index.numpy()]) >= FIRST_OBJECT
         if torch.rand((), generator=generator) < 0.5:
-            images, objects = images.flip(-1), objects.flip(-1)
+            images, objects = images.flip(2), objects.flip(2)
+        side = self.cfg.size >> len(self.cfg.widths) - 1
+        noise = torch.randn(len(index), self.cfg.channels, side, side, generator=generator)
+        return Batch(images, objects, noise)
+
+    def training_step(self, batch: Batch) -> Tensor:
+        images, objects = as_images(batch.images), batch.objects
         with autocast(self, self.cfg):
             posterior = self.vae.encode(images).latent_dist
-            noise = torch.randn(posterior.mean.shape, generator=generator).to(self.device)
-            decoded = self.vae.decode(posterior.mean + posterior.std * noise).sample
+            decoded = self.vae.decode(posterior.mean + posterior.std * batch.noise).sample
         kl = 0.5 * (posterior.mean**2 + posterior.var - 1 - posterior.logvar).mean()
         weights = object_weights(objects, self.cfg.object_weight)
         error = (weights * (decoded - images).abs()).mean()

@@ -44,6 +44,9 @@ from ids3d.tracking import Tracking
 VALIDATION = range(HELD_OUT + 500_000, HELD_OUT + 500_512)
 """Seeds of the pictures that training looks at to report on itself; the evaluation uses others."""
 
+GOOD_EVERY = 1000
+"""Steps between two states kept to go back to: a state is hundreds of megabytes, and a GPU makes forty steps a second."""
+
 Show = Callable[[Tensor, int], None]
 """What a training does with a picture (h, w, 3) of how it stands at a step."""
 
@@ -64,6 +67,7 @@ class TrainingConfig:
     into: str = "outputs/tabletop/prior"  # the folder that the trained model is saved into
     sample_every: int = 250  # steps between looks at held-out pictures
     save_minutes: float = 3.0  # minutes of work that a kill may cost: a checkpoint is saved in time; 0 = none
+    workers: int = 0  # processes that prepare batches, for a GPU that would wait for them
     half: bool = False  # compute in bfloat16 where that is safe: faster on a GPU, slower on many processors
 
     def __post_init__(self) -> None:
@@ -71,7 +75,7 @@ class TrainingConfig:
             self, steps=STEPS, warmup=STEPS_OR_NONE, sample_every=STEPS_OR_NONE, save_minutes="[0, 1e6]"
         )
         check_bounds(self, batch_size="[1, 1e5]", learning_rate="(0, 10]", weight_decay="[0, 1000]")
-        check_bounds(self, pictures="[1, 1e7]", size="[16, 1024]")
+        check_bounds(self, pictures="[1, 1e7]", size="[16, 1024]", workers="[0, 256]")
 
 
 def chosen_world(cfg: TrainingConfig) -> World:
@@ -100,9 +104,9 @@ def described(data: TabletopDataset, cfg: TrainingConfig) -> list[tuple[Tabletop
     ]
 
 
-def as_images(rgb: np.ndarray, device: torch.device | str = "cpu") -> Tensor:
+def as_images(rgb: np.ndarray | Tensor, device: torch.device | str = "cpu") -> Tensor:
     """uint8 pictures (n, h, w, 3) as (n, 3, h, w) float32 in [-1, 1], what diffusers' autoencoders take."""
-    return torch.from_numpy(rgb).to(device).permute(0, 3, 1, 2).float() / 127.5 - 1
+    return torch.as_tensor(rgb).to(device).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
 def autocast(module: pl.LightningModule, cfg: TrainingConfig) -> torch.autocast:
@@ -145,12 +149,12 @@ def run(training: TrainingJob) -> None:
         how = f"To go on: {launch_command()} --config {folder / 'config.yaml'}"
         resume = ResumeCheckpoint(stop, checkpoint, settings, how, cfg.save_minutes, tracking.flush)
         tracking.open(resume=resume.found is not None)
-        watch = Watch()
+        watch = Watch(GOOD_EVERY)
         record(training, settings)
         try:
             fit(
                 module,
-                StepDataModule(lambda step: step, held_out=1),
+                StepDataModule(module.batch_of_step, held_out=1, workers=cfg.workers),
                 cfg.steps,
                 label=training.name,
                 device=pick_device(training.device),
