@@ -147,7 +147,7 @@ class TabletopCLIP(pl.LightningModule):
         labels, count, sided = batch.labels, len(batch.images), len(batch.sided)
         with autocast(self, self.cfg):
             text = self.embed_text(batch.tokens)
-            pooled, patches = self.embed_images(as_images(batch.images))
+            pooled, patches = self.embed_images(as_images(batch.images, self.device))
         text, sides = text[: len(text) - 2 * sided], text[len(text) - 2 * sided :]
         own, near = text[:count], text[count:].unflatten(0, (count, -1))
         contrast = self._contrast(pooled, own, near, batch.same.float())

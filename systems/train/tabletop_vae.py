@@ -110,7 +110,7 @@ class TabletopVAE(pl.LightningModule):
         return Batch(images, objects, noise)
 
     def training_step(self, batch: Batch) -> Tensor:
-        images, objects = as_images(batch.images), batch.objects
+        images, objects = as_images(batch.images, self.device), batch.objects
         with autocast(self, self.cfg):
             posterior = self.vae.encode(images).latent_dist
             decoded = self.vae.decode(posterior.mean + posterior.std * batch.noise).sample

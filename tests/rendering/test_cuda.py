@@ -77,7 +77,7 @@ def test_scans(function) -> None:  # type: ignore[no-untyped-def]
     x = torch.rand(int(counts.sum()), generator=torch.Generator().manual_seed(1)) + 0.5
     results = []
     for device in ("cpu", "cuda"):
-        leaf = x.to(device).requires_grad_()
+        leaf = x.detach().to(device).requires_grad_()
         y = function(leaf, info.to(device))
         (y.clamp(max=10).square().sum()).backward()
         assert leaf.grad is not None
@@ -93,7 +93,7 @@ def test_compositing() -> None:
     density = torch.rand(len(samples), generator=torch.Generator().manual_seed(0)) * 5
     results: list[tuple[Tensor, ...]] = []
     for device in ("cpu", "cuda"):
-        leaf = density.to(device).requires_grad_()
+        leaf = density.detach().to(device).requires_grad_()
         info, rays = samples.packed_info.to(device), samples.ray_indices.to(device)
         spans = samples.t_starts.to(device), samples.t_ends.to(device)
         weights, _, _ = weights_from_density(*spans, leaf, info)
