@@ -45,7 +45,7 @@ VALIDATION = range(HELD_OUT + 500_000, HELD_OUT + 500_512)
 """Seeds of the pictures that training looks at to report on itself; the evaluation uses others."""
 
 GOOD_EVERY = 1000
-"""Steps between two states kept to go back to: a state has hundreds of megabytes, and a GPU makes ten steps a second."""
+"""Steps between two states that are kept to go back to: one has hundreds of megabytes, and a GPU does ten a second."""
 
 Show = Callable[[Tensor, int], None]
 """What a training does with a picture (h, w, 3) of how it stands at a step."""
