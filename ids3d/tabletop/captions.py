@@ -38,13 +38,15 @@ def caption(scene: TabletopScene) -> str:
     return TEMPLATES[0].format(things=_list(scene, PAIRS[0]), floor=scene.floor)
 
 
-def paraphrase(scene: TabletopScene, rng: PortableRandom, relations: Sequence[str] = ()) -> str:
+def paraphrase(
+    scene: TabletopScene, rng: PortableRandom, relations: Sequence[str] = (), placed: float = 0.5
+) -> str:
     """One of the ways to say it, the objects always in their order; half of the time a plain one.
 
-    `relations` are those that hold between the first object and the second (`relations`): where there are any, half of
-    the captions say one of them.
+    `relations` are those that hold between the first object and the second (`relations`): where there are any, the share
+    `placed` of the captions say one of them.
     """
-    if relations and rng.uniform(0, 1) < 0.5:
+    if relations and rng.uniform(0, 1) < placed:
         return place(scene, rng.choice(relations), rng.choice(TEMPLATES))
     if rng.uniform(0, 1) < 0.5:
         return caption(scene)

@@ -98,6 +98,10 @@ class TabletopUNet(pl.LightningModule):
         # What each step leaves of the former average of the weights; the average is what is saved.
         ema_decay: float = 0.999
         naming_weight: float = 0.3  # weight of the loss on naming what each latent pixel shows
+        placed_captions: float = 0.5  # share of captions that say where things are, of those that could
+        # Share of the timesteps that are drawn from the noisiest fifth alone: there a caption decides what goes where,
+        # and nothing else does.
+        noisiest: float = 0.0
         middle: float = 0.8  # how much more often timesteps in the schedule's middle are drawn; 0: all alike
         # Weight of the error where objects are, and around them, beside 1 elsewhere: they are a tenth of a picture, and
         # what captions mostly speak of. Only where the noise leaves their places visible (SNR above `object_snr`):
@@ -115,6 +119,7 @@ class TabletopUNet(pl.LightningModule):
             check_bounds(
                 self, naming_weight=WEIGHT, middle="[-1, 10]", object_weight=WEIGHT, object_snr=WEIGHT
             )
+            check_bounds(self, placed_captions=SHARE, noisiest=SHARE)
             check_bounds(self, sample_scale="[0, 1e4]", text_layers="[1, 100]", text_width="[4, 1e4]")
 
     def __init__(self, cfg: Config, seed: int, show: Show) -> None:
@@ -148,14 +153,21 @@ class TabletopUNet(pl.LightningModule):
         generator = generator_for(self.seed, "train", step)
         index = torch.randint(len(self.latents), (self.cfg.batch_size,), generator=generator)
         rng = PortableRandom(step, f"captions/{self.seed}")
+        empty, placed = self.cfg.empty_captions, self.cfg.placed_captions
         texts = [
-            "" if rng.uniform(0, 1) < self.cfg.empty_captions else paraphrase(scene, rng, holding)
+            "" if rng.uniform(0, 1) < empty else paraphrase(scene, rng, holding, placed)
             for scene, holding in (self.described[i] for i in index.tolist())
         ]
         tokens = self.tokenizer(texts, padding="max_length", max_length=LENGTH, return_tensors="pt").input_ids
         latents = torch.from_numpy(self.latents[index.numpy()]).float()
         noise = torch.randn(latents.shape, generator=generator)
-        t = middle_timesteps(len(latents), self.cfg.middle, generator)
+        noisiest = round(self.cfg.noisiest * len(latents))
+        t = torch.cat(
+            [
+                noisiest_timesteps(noisiest, generator),
+                middle_timesteps(len(latents) - noisiest, self.cfg.middle, generator),
+            ]
+        )
         alphas = self.schedule.alphas_cumprod[t]
         return Batch(
             self.schedule.add_noise(latents, noise, t),
@@ -260,6 +272,13 @@ def middle_timesteps(count: int, middle: float, generator: torch.Generator) -> T
     u = (torch.arange(count) + torch.rand(count, generator=generator)) / count
     t = 1 - u - middle * (torch.cos(math.pi / 2 * u).square() - 1 + u)
     return (t * 1000).long().clamp(0, 999)
+
+
+def noisiest_timesteps(count: int, generator: torch.Generator) -> Tensor:
+    """Timesteps (count,) in [800, 1000), all alike, one from each of as many equal parts."""
+    return (
+        999 - (torch.rand(count, generator=generator) + torch.arange(count)).mul(200 / max(count, 1)).long()
+    )
 
 
 class Denoiser(nn.Module):
