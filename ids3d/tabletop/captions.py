@@ -43,7 +43,7 @@ def paraphrase(
 ) -> str:
     """One of the ways to say it, the objects always in their order; half of the time a plain one.
 
-    `relations` are those that hold between the first object and the second (`relations`): where there are any, the share
+    `relations` are those that hold between the first object and the second (`relations`): where there are any, a share
     `placed` of the captions say one of them.
     """
     if relations and rng.uniform(0, 1) < placed:
