@@ -163,11 +163,11 @@ class HeldOutViews:
         """Return images (h, w, 3) of the middle view: source, edited, truth, and both depths on one scale."""
         i = len(self.cameras) // 2
         after, before, truth = edited.render(self.cameras[i]), self.before[i], self.truths[i]
-        near, far = depth_range([before.depth, after.depth])
+        near, far = depth_range([before.surface_depth, after.surface_depth])
         images = {
             "source": before.rgb.cpu(),
             "edited": after.rgb.cpu(),
-            "source_depth": colour_depth(before.depth, near, far).cpu(),
-            "edited_depth": colour_depth(after.depth, near, far).cpu(),
+            "source_depth": colour_depth(before.surface_depth, near, far).cpu(),
+            "edited_depth": colour_depth(after.surface_depth, near, far).cpu(),
         }
         return images if truth is None else {**images, "truth": truth}

@@ -24,11 +24,11 @@ import imageio.v3 as iio
 import naive_ndc
 import pytorch_lightning as pl
 import torch
-from matplotlib import colormaps
 
 from ids3d.cameras import Views
 from ids3d.data.step_batches import StepDataModule
 from ids3d.experiment import SceneJob, load
+from ids3d.images import colour_depth, depth_range
 from ids3d.metrics import psnr, ssim
 from ids3d.models.renderers.protocol import Render, Renderer
 from ids3d.scene import Scene
@@ -121,11 +121,10 @@ def figures(renderer: Renderer, views: Views, count: int) -> tuple[float, float]
 
 
 def picture(photograph: torch.Tensor, render: Render) -> torch.Tensor:
-    """Photograph, rendering, disparity (bright is near) and opacity, side by side."""
-    disparity = 1 / render.depth.clamp(min=1e-3)
-    shown = colormaps["viridis"]((disparity / disparity.quantile(0.99)).clamp(0, 1).numpy())[..., :3]
+    """Photograph, rendering, depth and opacity, side by side."""
+    depth = colour_depth(render.surface_depth, *depth_range([render.surface_depth]))
     opacity = render.opacity[..., None].expand_as(render.rgb)
-    return torch.cat([photograph, render.rgb, torch.from_numpy(shown).float(), opacity], dim=1)
+    return torch.cat([photograph, render.rgb, depth, opacity], dim=1)
 
 
 def main() -> None:

@@ -46,15 +46,19 @@ def resize(image: Tensor, size: tuple[int, int]) -> Tensor:
     return resized[0].permute(1, 2, 0).clamp(0, 1)
 
 
+EMPTY = 0.5
+"""The grey of a depth map where nothing is: no depth's colour, Viridis has no greys."""
+
+
 def colour_depth(depth: Tensor, near: float, far: float) -> Tensor:
     """Show depth (h, w) in scene units by the colour map Viridis: near is light, far is dark, on a scale of 1 / depth.
 
-    Equal steps of 1 / depth look equally far apart: the map is perceptually uniform.
+    Equal steps of 1 / depth look equally far apart: the map is perceptually uniform. Depth 0, nothing, is grey.
     """
     nearest, farthest = 1 / max(near, 1e-6), 1 / max(far, 1e-6)
     x = ((1 / depth.clamp_min(1e-6) - farthest) / max(nearest - farthest, 1e-12)).clamp(0, 1)
     colours = colormaps["viridis"](x.detach().cpu().numpy())[..., :3]
-    return torch.from_numpy(colours).to(depth)
+    return torch.from_numpy(colours).to(depth).where(depth[..., None] > 0, EMPTY)
 
 
 def depth_scale(near: float, far: float, height: int) -> Tensor:

@@ -57,6 +57,15 @@ def test_depth_colours_run_from_light_to_dark_in_even_steps() -> None:
     assert steps.min() > 0.8 * steps.mean() and steps.max() < 1.2 * steps.mean()
 
 
+def test_where_nothing_is_a_depth_map_is_grey() -> None:
+    empty, near = colour_depth(torch.tensor([[0.0, 1.0]]), near=1.0, far=3.0)[0]
+    assert empty.tolist() == [0.5, 0.5, 0.5]
+    greys = torch.linspace(1, 3, 500)[None]
+    assert (
+        colour_depth(greys, 1.0, 3.0).sub(0.5).abs().amax(-1) > 0.15
+    ).all()  # no depth is taken for nothing
+
+
 def test_a_depth_scale_has_the_colours_of_its_map() -> None:
     near, far = 1.0, 4.0
     scale = depth_scale(near, far, height=101)

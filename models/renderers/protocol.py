@@ -45,6 +45,11 @@ class Render:
     depth: Tensor
     opacity: Tensor
 
+    @property
+    def surface_depth(self) -> Tensor:
+        """The depth (h, w) where at least half of the light is stopped; 0 elsewhere, which is drawn as empty."""
+        return self.depth.where(self.opacity >= 0.5, 0.0)
+
 
 class Renderer(Protocol):
     """An nn.Module that renders a geometry, which it holds, and whatever lies behind it."""

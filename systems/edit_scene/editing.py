@@ -206,12 +206,12 @@ class Comparison:
 
 def comparison(source: Render, edited: Render) -> Comparison:
     """Two renders of a view, their depths on one scale, and where they differ."""
-    near, far = depth_range([source.depth, edited.depth])
+    near, far = depth_range([source.surface_depth, edited.surface_depth])
     images = {
         "source": source.rgb,
         "edited": edited.rgb,
         "difference": difference(source.rgb, edited.rgb),
-        "source depth": colour_depth(source.depth, near, far),
-        "edited depth": colour_depth(edited.depth, near, far),
+        "source depth": colour_depth(source.surface_depth, near, far),
+        "edited depth": colour_depth(edited.surface_depth, near, far),
     }
     return Comparison(images, (near, far))

@@ -57,12 +57,12 @@ def show_reconstruction(
             renderer.render(scene.test.cameras[i].to(device)),
             scene.test.images[i].to(device),
         )
-        depths, name = depth_range([render.depth]), scene.test.names[i]
+        depths, name = depth_range([render.surface_depth]), scene.test.names[i]
         images = {
             "photograph": photograph,
             "render": render.rgb,
             "difference": difference(render.rgb, photograph),
-            "depth": colour_depth(render.depth, *depths),
+            "depth": colour_depth(render.surface_depth, *depths),
         }
         shown = panel(images, depths=depths)
         write_images(folder / "renders", name, images, shown)

@@ -86,8 +86,8 @@ def draw(display: Display, fields: Fields, camera: Cameras, render: RenderView) 
         return difference(render(fields.source, camera).rgb, render(fields.after, camera).rgb)
     renders = [render(field, part) for field, part in _parts(display, fields, camera)]
     if display.channel == "depth":
-        near, far = depth_range([r.depth for r in renders])
-        images = [colour_depth(r.depth, near, far) for r in renders]
+        near, far = depth_range([r.surface_depth for r in renders])
+        images = [colour_depth(r.surface_depth, near, far) for r in renders]
     elif display.channel == "opacity":
         images = [r.opacity[..., None].expand(-1, -1, 3).clone() for r in renders]
     else:

@@ -54,10 +54,15 @@ def whole(renderer: object, camera: Cameras) -> Render:
     return renderer.render(camera)  # type: ignore[attr-defined, no-any-return]
 
 
+def solid(render: Render) -> Tensor:
+    """Its depth, 0 where more than half of the light passes."""
+    return torch.where(render.opacity < 0.5, torch.zeros(()), render.depth)
+
+
 def channel_of(renders: list[Render], channel: str) -> list[Tensor]:
     if channel == "depth":
-        near, far = depth_range([r.depth for r in renders])
-        return [colour_depth(r.depth, near, far) for r in renders]
+        near, far = depth_range([solid(r) for r in renders])
+        return [colour_depth(solid(r), near, far) for r in renders]
     return [r.rgb if channel == "rgb" else r.opacity[..., None].expand(-1, -1, 3) for r in renders]
 
 
@@ -118,7 +123,8 @@ def test_in_a_high_window_the_source_is_above_the_edit() -> None:
 
 def test_depths_beside_each_other_have_one_scale() -> None:
     shown = draw(Display("side by side", "depth"), FIELDS, CAMERA, whole)
-    halves = [f.render(fitted(CAMERA, 30, 20)).depth for f in (SOURCE, EDITED)]
+    halves = [solid(f.render(fitted(CAMERA, 30, 20))) for f in (SOURCE, EDITED)]
+    assert (halves[0] == 0).any() and (halves[0] > 0).any()
     near, far = depth_range(halves)
     assert torch.allclose(shown[:, 20:], colour_depth(halves[1], near, far), atol=1e-5)
 
