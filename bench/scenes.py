@@ -42,7 +42,7 @@ class ScenesConfig:
     """
 
     scenes: int = 6
-    size: int = 96
+    size: int = 128
     views: int = 24
     settings: tuple[str, ...] = ("reconstruct.steps=400", "geometry.voxels=300000")
     edit: str = "pictures"

@@ -26,7 +26,7 @@ from ids3d.metrics import depth_error, edit_strength, mean_of_finite, psnr
 from ids3d.systems.saved_run import load_run
 from ids3d.tabletop.edits import held_out_edit, render_edit
 
-VIEWS, SIZE = 24, 64
+VIEWS, SIZE = 24, 128
 
 
 @dataclass(frozen=True)

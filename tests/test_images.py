@@ -58,7 +58,7 @@ def test_depth_colours_run_from_light_to_dark_in_even_steps() -> None:
 
 
 def test_where_nothing_is_a_depth_map_is_grey() -> None:
-    empty, near = colour_depth(torch.tensor([[0.0, 1.0]]), near=1.0, far=3.0)[0]
+    empty = colour_depth(torch.tensor([[0.0, 1.0]]), near=1.0, far=3.0)[0, 0]
     assert empty.tolist() == [0.5, 0.5, 0.5]
     greys = torch.linspace(1, 3, 500)[None]
     assert (

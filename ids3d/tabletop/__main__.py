@@ -16,7 +16,7 @@ from ids3d.lenses import Fisheye, RadialTangential
 from ids3d.quiet import quieten_libraries
 from ids3d.tabletop.edits import KINDS, sample_edit
 from ids3d.tabletop.scene import HELD_OUT, around_cameras, forward_cameras, middle, open_side
-from ids3d.tabletop.world import FORMER, WORLDS, world_of
+from ids3d.tabletop.world import LIGHT, WORLDS, world_of
 
 EPILOG = f"""\
 Seeds below {HELD_OUT} are those that the tabletop models may be trained on; all others are held out.
@@ -135,7 +135,7 @@ def _edits(command: argparse.ArgumentParser) -> None:
         "--objects", type=int, choices=(1, 2, 3), help="how many before the edit (default: by the seed)"
     )
     command.add_argument(
-        "--size", type=positive_int, default=64, help="of the pictures, pixels (default: 64)"
+        "--size", type=positive_int, default=128, help="of the pictures, pixels (default: 128)"
     )
 
 
@@ -264,7 +264,7 @@ def run_evaluate(given: argparse.Namespace) -> None:
 
 
 def _add_world(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--world", choices=WORLDS, default=FORMER.name, help="(default: %(default)s)")
+    command.add_argument("--world", choices=WORLDS, default=LIGHT.name, help="(default: %(default)s)")
 
 
 def _check_objects(kinds: Sequence[str], objects: int | None) -> None:

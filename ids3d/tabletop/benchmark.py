@@ -20,7 +20,7 @@ def write_edits(
     root: Path,
     seeds: Sequence[int],
     kinds: Sequence[str],
-    size: int = 64,
+    size: int = 128,
     objects: int | None = None,
     supersampling: int = 2,
 ) -> None:

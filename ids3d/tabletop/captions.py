@@ -10,7 +10,7 @@ import torch
 
 from ids3d.cameras import Cameras
 from ids3d.tabletop.scene import SHAPES, Object, PortableRandom, TabletopScene
-from ids3d.tabletop.world import FORMER, World
+from ids3d.tabletop.world import LIGHT, World
 
 TEMPLATES = (
     "{things} on a {floor} floor",
@@ -34,7 +34,7 @@ def name(thing: Object) -> str:
 
 
 def caption(scene: TabletopScene) -> str:
-    """The plain caption of a scene, its objects in their order: "a red cube and a white cylinder on a wooden floor"."""
+    """The plain caption of a scene, its objects in their order: "a red cube and a black cylinder on a wooden floor"."""
     return TEMPLATES[0].format(things=_list(scene, PAIRS[0]), floor=scene.floor)
 
 
@@ -54,7 +54,7 @@ def paraphrase(
 
 
 def place(scene: TabletopScene, relation: str, template: str = TEMPLATES[0]) -> str:
-    """A caption that says where the first object is: "a red cube to the left of a white cylinder on a pink floor"."""
+    """A caption that says where the first object is: "a red cube to the left of a black cylinder on a pink floor"."""
     return template.format(things=_list(scene, f"{{0}} {relation} {{1}}"), floor=scene.floor)
 
 
@@ -93,7 +93,7 @@ def _list(scene: TabletopScene, pair: str) -> str:
     return f"{', '.join(names[:-1])} and {names[-1]}"
 
 
-def vocabulary(world: World = FORMER) -> list[str]:
+def vocabulary(world: World = LIGHT) -> list[str]:
     """Every word and mark that a caption of a world can hold, sorted."""
     text = " ".join((*TEMPLATES, *PAIRS, *world.relations)).format(*[""] * 2, things="", floor="")
     names = {*SHAPES, *world.colours, *world.floors}

@@ -1,7 +1,7 @@
 """The CLIP of the tabletop world: how it takes pictures, and loading it.
 
-It takes pictures of 64x64 pixels with channels from -1 to 1: `2 x - 1` of pictures x in [0, 1], larger ones with the
-short side brought to 64 pixels (bicubic, anti-aliased) and the middle square taken. `preprocessor_config.json` in its
+It takes pictures of 128x128 pixels with channels from -1 to 1: `2 x - 1` of pictures x in [0, 1], others with the
+short side brought to 128 pixels (bicubic, anti-aliased) and the middle square taken. `preprocessor_config.json` in its
 folder says so in transformers' words, so that `ids3d.metrics.ClipScore` (which does all this) and transformers'
 `CLIPImageProcessor` need not be told.
 """
@@ -17,7 +17,7 @@ from ids3d.metrics.clip_score import ClipScore
 PREPROCESSING = "preprocessor_config.json"
 
 
-def save_preprocessing(folder: Path, size: int = 64) -> None:
+def save_preprocessing(folder: Path, size: int) -> None:
     """Write beside a CLIPModel's weights how it takes pictures, `size` being the side of what it sees, in pixels."""
     settings = {
         "image_processor_type": "CLIPImageProcessor",

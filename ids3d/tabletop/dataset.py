@@ -16,7 +16,7 @@ import torch
 from ids3d.progress import track
 from ids3d.tabletop.render import render
 from ids3d.tabletop.scene import HELD_OUT, sample_camera, sample_scene
-from ids3d.tabletop.world import FORMER, WORLDS, World
+from ids3d.tabletop.world import LIGHT, WORLDS, World
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class TabletopDataset:
     ids: np.ndarray
 
 
-def render_seed(seed: int, size: int, world: str = FORMER.name) -> tuple[np.ndarray, np.ndarray]:
+def render_seed(seed: int, size: int, world: str = LIGHT.name) -> tuple[np.ndarray, np.ndarray]:
     """The picture (size, size, 3) of a seed's scene by the seed's camera and its ids (size, size), both uint8.
 
     The world is given by name, which other processes can be told.
@@ -39,7 +39,7 @@ def render_seed(seed: int, size: int, world: str = FORMER.name) -> tuple[np.ndar
 
 
 def load_dataset(
-    seeds: range, size: int, folder: Path, world: World = FORMER, workers: int | None = None
+    seeds: range, size: int, folder: Path, world: World = LIGHT, workers: int | None = None
 ) -> TabletopDataset:
     """The pictures of consecutive seeds, rendered at the first call and read from disk after it.
 

@@ -22,7 +22,7 @@ from ids3d.tabletop.scene import (
     sample_camera,
     sample_scene,
 )
-from ids3d.tabletop.world import FORMER, World
+from ids3d.tabletop.world import LIGHT, World
 
 KINDS = ("recolour", "reshape", "floor", "remove", "add")
 
@@ -85,7 +85,7 @@ def _change(scene: TabletopScene, index: int, thing: Object, kind: str) -> Edit:
 
 
 def sample_edit(
-    seed: int, kinds: Sequence[str] = KINDS, objects: int | None = None, world: World = FORMER
+    seed: int, kinds: Sequence[str] = KINDS, objects: int | None = None, world: World = LIGHT
 ) -> Edit:
     """The edit of a seed, of one of the given kinds, on a world's scene whose seed is this one's.
 
@@ -120,7 +120,7 @@ def _fits(scene: TabletopScene, index: int, **change: str) -> bool:
 
 
 def held_out_edit(
-    index: int, kinds: Sequence[str] = KINDS, objects: int | None = None, world: World = FORMER
+    index: int, kinds: Sequence[str] = KINDS, objects: int | None = None, world: World = LIGHT
 ) -> Edit:
     """The index-th edit for evaluation: its seed never meets training."""
     return sample_edit(HELD_OUT + index, kinds, objects, world)

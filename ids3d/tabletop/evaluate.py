@@ -26,7 +26,7 @@ from ids3d.tabletop.dataset import render_seed
 from ids3d.tabletop.edit_quality import edit_quality
 from ids3d.tabletop.scene import HELD_OUT, PortableRandom, TabletopScene, sample_camera, sample_scene
 from ids3d.tabletop.sheet import Cell, in_short
-from ids3d.tabletop.world import FORMER, World, world_of
+from ids3d.tabletop.world import LIGHT, World, world_of
 
 if TYPE_CHECKING:
     from diffusers import StableDiffusionPipeline
@@ -234,7 +234,7 @@ def judge_sides(
     report.add_share(name, (like > unlike).tolist())
 
 
-def prompted_scenes(count: int, world: World = FORMER) -> list[TabletopScene]:
+def prompted_scenes(count: int, world: World = LIGHT) -> list[TabletopScene]:
     """Held-out scenes whose captions are sampled: one object, two, one, two, ..."""
     return [sample_scene(PROMPTS + i, 1 + i % 2, world) for i in range(count)]
 

@@ -8,9 +8,9 @@ from torch.nn import functional
 
 from ids3d.tabletop.render import FIRST_OBJECT, FLOOR
 from ids3d.tabletop.scene import SHAPES, Object, TabletopScene
-from ids3d.tabletop.world import FORMER, World
+from ids3d.tabletop.world import LIGHT, World
 
-WALL_CLASS = len(FORMER.floors)  # there are as many in each world
+WALL_CLASS = len(LIGHT.floors)  # there are as many in each world
 
 
 def classes(world: World) -> int:

@@ -16,7 +16,7 @@ from typing import TypeVar
 import torch
 
 from ids3d.cameras import Cameras, look_at
-from ids3d.tabletop.world import FORMER, World
+from ids3d.tabletop.world import LIGHT, World
 
 ROOM = 3.0  # half the room's width
 HEIGHT = 3.0  # of the room
@@ -59,9 +59,9 @@ class TabletopScene:
 
     objects: tuple[Object, ...]
     floor: str = "wooden"
-    wall: str = "sand"
+    wall: str = "cream"
     light: Light = Light()
-    world: World = FORMER
+    world: World = LIGHT
 
 
 class PortableRandom:
@@ -84,7 +84,7 @@ def footprint(thing: Object) -> float:
     return thing.size * (1.2 if thing.shape == "cube" else 1.0)
 
 
-def sample_scene(seed: int, objects: int | None = None, world: World = FORMER) -> TabletopScene:
+def sample_scene(seed: int, objects: int | None = None, world: World = LIGHT) -> TabletopScene:
     """A world's scene of a seed, with one, two or three objects (45, 45 and 10 %) unless `objects` says how many.
 
     No two objects share both shape and colour, so a caption always tells them apart, and none touch.

@@ -15,7 +15,7 @@ from ids3d.images import to_bytes
 from ids3d.tabletop.edits import edit_camera, render_edit, sample_edit
 from ids3d.tabletop.render import render
 from ids3d.tabletop.scene import TabletopScene, sample_camera, sample_scene
-from ids3d.tabletop.world import FORMER, World
+from ids3d.tabletop.world import LIGHT, World
 
 LINE = 12  # pixels of height of a line of text
 
@@ -59,13 +59,13 @@ def in_short(scene: TabletopScene) -> tuple[str, ...]:
     return (*(f"{thing.colour} {thing.shape}" for thing in scene.objects), f"{scene.floor} floor")
 
 
-def scene_cell(seed: int, size: int, world: World = FORMER) -> Cell:
+def scene_cell(seed: int, size: int, world: World = LIGHT) -> Cell:
     """The picture of a seed's scene by the seed's camera."""
     scene = sample_scene(seed, world=world)
     return Cell(render(scene, sample_camera(seed, scene, size)).rgb, (str(seed), *in_short(scene)))
 
 
-def edit_cell(seed: int, kind: str, size: int, world: World = FORMER) -> Cell:
+def edit_cell(seed: int, kind: str, size: int, world: World = LIGHT) -> Cell:
     """A seed's edit of a kind: before, after and mask, side by side."""
     edit = sample_edit(seed, (kind,), world=world)
     view = render_edit(edit, edit_camera(seed, edit, size))

@@ -153,7 +153,7 @@ FORMER = World(
     ambient=0.58,
     direct=0.52,
 )
-"""The world that the bundled prior knows."""
+"""The world of the prior that shipped before: dark floors, pictures of 64 pixels."""
 
 LIGHT = World(
     name="light",
@@ -184,7 +184,7 @@ LIGHT = World(
     direct=0.38,
     relations=("to the left of", "to the right of", "in front of", "behind"),
 )
-"""The world of the prior in the making: light floors and walls, nothing white, captions that say where things are."""
+"""The world that the bundled prior knows: light floors and walls, nothing white, captions that say where things are."""
 
 WORLDS = {world.name: world for world in (FORMER, LIGHT)}
 

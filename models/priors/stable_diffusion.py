@@ -28,12 +28,12 @@ class StableDiffusion:
         >>> import ids3d
         >>> folder = Path(ids3d.__file__).parent / "weights" / "tabletop"
         >>> prior = StableDiffusion(StableDiffusion.Config(path=str(folder)))
-        >>> z = prior.encode(torch.zeros(1, 3, 64, 64))
+        >>> z = prior.encode(torch.zeros(1, 3, 128, 128))
         >>> z.shape
-        torch.Size([1, 4, 16, 16])
+        torch.Size([1, 8, 16, 16])
         >>> eps = prior.predict_noise(z, torch.tensor([500]), prior.embed(["a cube"]), guidance_scale=7.5)
         >>> eps.shape
-        torch.Size([1, 4, 16, 16])
+        torch.Size([1, 8, 16, 16])
     """
 
     world = ""

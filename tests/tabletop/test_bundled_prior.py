@@ -17,8 +17,8 @@ import torch
 from diffusers import StableDiffusionPipeline
 
 pipeline = StableDiffusionPipeline.from_pretrained(sys.argv[1])
-picture = pipeline("a red cube on a grey floor", num_inference_steps=2, output_type="np").images[0]
-assert picture.shape == (64, 64, 3), picture.shape
+picture = pipeline("a red cube on a pink floor", num_inference_steps=2, output_type="np").images[0]
+assert picture.shape == (128, 128, 3), picture.shape
 assert picture.std() > 0.02
 mine = [name for name in sys.modules if name.split(".")[0] in ("ids3d", "models", "systems", "data")]
 assert not mine, mine

@@ -43,21 +43,21 @@ from ids3d.tabletop.world import FORMER, LIGHT, World
 seeds = st.integers(0, 2 * HELD_OUT)
 worlds = st.sampled_from([FORMER, LIGHT])
 SCENE = TabletopScene(
-    (Object("cube", "red", 0.3, 0, 0.4), Object("cylinder", "white", 0.3, 0, -0.4)), "wooden"
+    (Object("cube", "red", 0.3, 0, 0.4), Object("cylinder", "black", 0.3, 0, -0.4)), "wooden"
 )
 
 
 def test_captions_by_hand() -> None:
-    assert caption(SCENE) == "a red cube and a white cylinder on a wooden floor"
-    three = replace(SCENE, objects=(*SCENE.objects, Object("sphere", "orange", 0.2, 0, 0)), floor="grassy")
-    assert caption(three) == "a red cube, a white cylinder and an orange sphere on a grassy floor"
+    assert caption(SCENE) == "a red cube and a black cylinder on a wooden floor"
+    three = replace(SCENE, objects=(*SCENE.objects, Object("sphere", "orange", 0.2, 0, 0)), floor="pink")
+    assert caption(three) == "a red cube, a black cylinder and an orange sphere on a pink floor"
     said = {paraphrase(SCENE, PortableRandom(i, "words")) for i in range(300)}
-    assert "a picture of a red cube beside a white cylinder on a wooden floor" in said
-    assert "a wooden floor with a red cube next to a white cylinder on it" in said
+    assert "a picture of a red cube beside a black cylinder on a wooden floor" in said
+    assert "a wooden floor with a red cube next to a black cylinder on it" in said
     assert len(said) == 20  # five sentences, four ways to name two things
     swap = swapped(SCENE)
     assert swap is not None
-    assert caption(swap) == "a white cube and a red cylinder on a wooden floor"
+    assert caption(swap) == "a black cube and a red cylinder on a wooden floor"
     assert swapped(replace(SCENE, objects=SCENE.objects[:1])) is None
     alike = replace(SCENE, objects=(SCENE.objects[0], replace(SCENE.objects[1], colour="red")))
     assert swapped(alike) is None
@@ -198,11 +198,11 @@ def test_no_caption_is_cut_off(tokenizer: CLIPTokenizer, world: World) -> None:
     ("source", "target", "same"),
     [
         (
-            "a red cube and a white cylinder on a wooden floor",
-            "a blue cube and a white cylinder on a wooden floor",
+            "a red cube and a black cylinder on a wooden floor",
+            "a blue cube and a black cylinder on a wooden floor",
             True,
         ),
-        ("a red cube on a wooden floor", "a grassy floor with a green cube on it", True),
+        ("a red cube on a wooden floor", "a pink floor with a green cube on it", True),
         ("a red cube on a wooden floor", "a red cone on a wooden floor", False),
         (
             "a red cube and a blue cone on a wooden floor",

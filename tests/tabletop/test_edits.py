@@ -25,7 +25,7 @@ from ids3d.tabletop.scene import HELD_OUT, Light, Object, TabletopScene, can_sta
 from ids3d.tabletop.world import FORMER, LIGHT, World
 
 SCENE = TabletopScene(
-    (Object("cube", "red", 0.3, 0, 0.4), Object("cylinder", "white", 0.3, 0, -0.4)), "wooden"
+    (Object("cube", "red", 0.3, 0, 0.4), Object("cylinder", "black", 0.3, 0, -0.4)), "wooden"
 )
 
 
@@ -101,9 +101,9 @@ def test_edits_say_and_do_what_they_are(seed: int, kind: str) -> None:
 
 def test_edits_by_hand() -> None:
     edit = recolour(SCENE, 0, "blue")
-    assert edit.target == "a blue cube and a white cylinder on a wooden floor"
+    assert edit.target == "a blue cube and a black cylinder on a wooden floor"
     assert edit.touched == (0, 0)
-    assert remove(SCENE, 0).target == "a white cylinder on a wooden floor"
+    assert remove(SCENE, 0).target == "a black cylinder on a wooden floor"
     assert module.add(remove(SCENE, 1).after, SCENE.objects[1]).target == edit.source
     with pytest.raises(ValueError, match="empty table"):
         remove(remove(SCENE, 0).after, 0)

@@ -136,8 +136,8 @@ def test_the_sample_scene_is_whole() -> None:
     assert scene.layout == "forward-facing"
     assert scene.truth is not None
     assert scene.captions == (
-        "a red cube and a white cylinder on a wooden floor",
-        "a blue cube and a white cylinder on a wooden floor",
+        "a red cube and a black cylinder on a wooden floor",
+        "a blue cube and a black cylinder on a wooden floor",
     )
     inside = scene.truth.masks
     gap = (scene.truth.images - scene.test.images).abs().amax(-1)

@@ -42,7 +42,7 @@ STORED = Path(__file__).parent / "seed-1000010.png"
 
 def test_the_stored_picture() -> None:
     """The same picture on every machine, to one grey level."""
-    rgb, _ = render_seed(HELD_OUT + 10, 64)
+    rgb, _ = render_seed(HELD_OUT + 10, 64, FORMER.name)
     stored = np.asarray(Image.open(STORED)).astype(int)
     assert np.abs(rgb.astype(int) - stored).max() <= 1
 
@@ -196,7 +196,8 @@ def test_no_shadow_is_culled(seed: int) -> None:
 
 def test_light_by_hand() -> None:
     """A floor without shadows has its albedo times ambient and direct light; a point behind the cube has no direct."""
-    scene = TabletopScene((Object("cube", "red", 0.4, 0.0, 0.0),), "grey", "sand", Light(0.0, 45.0, 1.0))
+    cube, light = Object("cube", "red", 0.4, 0.0, 0.0), Light(0.0, 45.0, 1.0)
+    scene = TabletopScene((cube,), "grey", "sand", light, FORMER)
     points = torch.tensor([[1.5, 0.0, 0.0], [-0.5, 0.0, 0.0]], dtype=torch.float64).T
     up = torch.tensor([[0.0], [0.0], [1.0]], dtype=torch.float64).expand(3, 2)
     sun, shade = module.shade(scene, points, torch.tensor([FLOOR, FLOOR]), up).T

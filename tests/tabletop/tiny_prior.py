@@ -11,10 +11,10 @@ from transformers import CLIPConfig, CLIPModel, CLIPTextModel
 from ids3d.tabletop.captions import vocabulary
 from ids3d.tabletop.clip import save_preprocessing
 from ids3d.tabletop.tokenizer import LENGTH, build_tokenizer
-from ids3d.tabletop.world import FORMER, World, save_world
+from ids3d.tabletop.world import LIGHT, World, save_world
 
 
-def build(folder: Path, world: World = FORMER) -> Path:
+def build(folder: Path, world: World = LIGHT) -> Path:
     """Write the folder of a prior of pictures of 64 pixels; the same weights every time."""
     tokenizer = build_tokenizer(vocabulary(world))
     tower = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
@@ -56,6 +56,6 @@ def build(folder: Path, world: World = FORMER) -> Path:
     ).save_pretrained(folder)
     clip.save_pretrained(folder / "clip")
     tokenizer.save_pretrained(folder / "clip")
-    save_preprocessing(folder / "clip")
+    save_preprocessing(folder / "clip", 64)
     save_world(folder, world, 64)
     return folder
