@@ -102,7 +102,7 @@ def test_its_guidance_works_by_import_path(tmp_path: Path, monkeypatch: pytest.M
 def test_its_loop_runs() -> None:
     names: dict[str, Any] = {}
     exec(compile(example(1), "README.md", "exec"), names)
-    assert names["edited"].shape == (1, 3, 64, 64)
+    assert names["edited"].shape == (1, 3, 128, 128)
     assert not torch.equal(names["z_trg"], names["z_src"])
     # Nothing of it needs Lightning or a config file.
     code = "import ids3d.models.guidance.ids, ids3d.models.priors.tabletop, sys; "

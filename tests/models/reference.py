@@ -58,6 +58,7 @@ class Reference:
         assert max(abs(a / b - 1) for a, b in zip(self.bars, alphas_cumprod(), strict=True)) < 1e-5
         self.prediction_type = prediction_type
         self.unet = UNet2DConditionModel.from_pretrained(folder, subfolder="unet").double()
+        self.channels: int = self.unet.config.in_channels
         self.text_encoder = CLIPTextModel.from_pretrained(folder, subfolder="text_encoder").double()
         self.tokenizer = CLIPTokenizer.from_pretrained(folder, subfolder="tokenizer")
         self.tokens = self.text_encoder.config.max_position_embeddings
@@ -94,12 +95,14 @@ class Reference:
         return [recorder.output[0] for recorder in self.recorders.values()]
 
 
-def draws(generator: torch.Generator, batch: int, low: int, high: int, noises: int = 1) -> list[Draws]:
+def draws(
+    generator: torch.Generator, batch: int, low: int, high: int, noises: int = 1, channels: int = 4
+) -> list[Draws]:
     """Latent by latent: an integer in [low, high], then the noises."""
     result = []
     for _ in range(batch):
         t = int(torch.randint(low, high + 1, (1,), generator=generator))
-        result.append(Draws(t, torch.randn(noises, 4, 8, 8, generator=generator).double()[:, None]))
+        result.append(Draws(t, torch.randn(noises, channels, 8, 8, generator=generator).double()[:, None]))
     return result
 
 

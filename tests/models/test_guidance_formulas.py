@@ -59,11 +59,18 @@ def reference(kind: str) -> Reference:
     return Reference(folder(kind), kind.split()[-1])
 
 
-def latents(seed: int, batch: int = 2) -> Tensor:
-    return torch.randn(batch, 4, 8, 8, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+def latents(ref: Reference, seed: int) -> Tensor:
+    return torch.randn(
+        2, ref.channels, 8, 8, generator=torch.Generator().manual_seed(seed), dtype=torch.float64
+    )
 
 
-Z_SRC, Z_TRG = latents(0), latents(0) + 0.3 * latents(1)
+def sources(ref: Reference) -> Tensor:
+    return latents(ref, 0)
+
+
+def targets(ref: Reference) -> Tensor:
+    return latents(ref, 0) + 0.3 * latents(ref, 1)
 
 
 def assert_same(got: Tensor, expected: Tensor, rel: float = 1e-6) -> None:
@@ -74,13 +81,13 @@ def assert_same(got: Tensor, expected: Tensor, rel: float = 1e-6) -> None:
     assert (got - expected).norm() <= rel * expected.norm()
 
 
-def replay(low: int = 50, high: int = 950, noises: int = 1) -> list[Draws]:
-    return draws(torch.Generator().manual_seed(SEED), 2, low, high, noises)
+def replay(ref: Reference, low: int = 50, high: int = 950, noises: int = 1) -> list[Draws]:
+    return draws(torch.Generator().manual_seed(SEED), 2, low, high, noises, ref.channels)
 
 
 def call(guidance, kind: str, seed: int = SEED, **kwargs):
-    source, target = prior(kind).embed(SOURCES), prior(kind).embed(TARGETS)
-    return guidance(Z_SRC, Z_TRG, source, target, torch.Generator().manual_seed(seed), **kwargs)
+    ref, source, target = reference(kind), prior(kind).embed(SOURCES), prior(kind).embed(TARGETS)
+    return guidance(sources(ref), targets(ref), source, target, torch.Generator().manual_seed(seed), **kwargs)
 
 
 @all_kinds
@@ -88,9 +95,9 @@ def call(guidance, kind: str, seed: int = SEED, **kwargs):
 def test_sds(kind, weighting):
     ref = reference(kind)
     got = call(SDS(SDS.Config(guidance_scale=7.5, weighting=weighting), prior(kind)), kind).grad
-    for i, d in enumerate(replay()):
+    for i, d in enumerate(replay(ref)):
         eps = d.noises[0]
-        expected = ref.noise(ref.noised(Z_TRG[i : i + 1], eps, d.t), TARGETS[i], d.t, 7.5) - eps
+        expected = ref.noise(ref.noised(targets(ref)[i : i + 1], eps, d.t), TARGETS[i], d.t, 7.5) - eps
         weight = 1 - ref.bars[d.t] if weighting == "sigma2" else 1.0
         assert_same(got[i : i + 1], weight * expected)
 
@@ -100,10 +107,10 @@ def test_sds(kind, weighting):
 def test_dds(kind, w):
     ref = reference(kind)
     got = call(DDS(DDS.Config(guidance_scale=w), prior(kind)), kind).grad
-    for i, d in enumerate(replay()):
+    for i, d in enumerate(replay(ref)):
         eps = d.noises[0]
-        trg = ref.noise(ref.noised(Z_TRG[i : i + 1], eps, d.t), TARGETS[i], d.t, w)
-        src = ref.noise(ref.noised(Z_SRC[i : i + 1], eps, d.t), SOURCES[i], d.t, w)
+        trg = ref.noise(ref.noised(targets(ref)[i : i + 1], eps, d.t), TARGETS[i], d.t, w)
+        src = ref.noise(ref.noised(sources(ref)[i : i + 1], eps, d.t), SOURCES[i], d.t, w)
         assert_same(got[i : i + 1], trg - src)
 
 
@@ -112,8 +119,8 @@ def ids_reference(
 ) -> tuple[Tensor, list[float]]:
     """Algorithm 1 for one latent, and the residuals after 0, 1, ... N iterations."""
     z_src, z_trg, a, s = (
-        Z_SRC[i : i + 1],
-        Z_TRG[i : i + 1],
+        sources(ref)[i : i + 1],
+        targets(ref)[i : i + 1],
         math.sqrt(ref.bars[d.t]),
         math.sqrt(1 - ref.bars[d.t]),
     )
@@ -135,10 +142,10 @@ def ids_reference(
 @pytest.mark.parametrize(("step", "scale", "n"), [("fixed", 1.0, 3), ("fixed", 0.3, 1), ("polyak", 0.7, 2)])
 def test_ids(kind, step, scale, n):
     cfg = IDS.Config(fpr_iterations=n, fpr_scale=scale, fpr_step=step)
-    got = call(IDS(cfg, prior(kind)), kind)
+    ref, got = reference(kind), call(IDS(cfg, prior(kind)), kind)
     all_residuals = []
-    for i, d in enumerate(replay()):
-        expected, residuals = ids_reference(reference(kind), i, d, n, scale, step == "polyak")
+    for i, d in enumerate(replay(ref)):
+        expected, residuals = ids_reference(ref, i, d, n, scale, step == "polyak")
         assert_same(got.grad[i : i + 1], expected)
         all_residuals.append(residuals)
     for j in range(n + 1):
@@ -153,11 +160,14 @@ def test_pds(kind, posterior):
     """ζ as the published code has it (β_t of one step of 1000), and with the exact posterior of the step of two."""
     ref = reference(kind)
     got = call(PDS(PDS.Config(posterior=posterior), prior(kind)), kind).grad
-    for i, d in enumerate(replay(20, 980, noises=2)):
+    for i, d in enumerate(replay(ref, 20, 980, noises=2)):
         t, prev, bars = d.t, d.t - 2, ref.bars
         alpha = bars[t] / bars[t - 1] if posterior == "published" else bars[t] / bars[prev]
         zeta = {}
-        for name, z, prompt in (("src", Z_SRC[i : i + 1], SOURCES[i]), ("trg", Z_TRG[i : i + 1], TARGETS[i])):
+        for name, z, prompt in (
+            ("src", sources(ref)[i : i + 1], SOURCES[i]),
+            ("trg", targets(ref)[i : i + 1], TARGETS[i]),
+        ):
             z_t, z_prev = ref.noised(z, d.noises[0], t), ref.noised(z, d.noises[1], prev)
             z_0 = (z_t - math.sqrt(1 - bars[t]) * ref.noise(z_t, prompt, t, 100.0)) / math.sqrt(bars[t])
             mean = (
@@ -171,7 +181,7 @@ def test_pds(kind, posterior):
 def cut_gradient(ref: Reference, i: int, d: Draws, eps: Tensor, z_t_src: Tensor, ids: dict) -> Tensor:
     ref.noise(z_t_src, SOURCES[i], d.t, 7.5)
     source = [features.detach() for features in ref.features()]
-    z = Z_TRG[i : i + 1].clone().requires_grad_()
+    z = targets(ref)[i : i + 1].clone().requires_grad_()
     ref.noise(ref.noised(z, eps, d.t), TARGETS[i], d.t, 7.5)
     cut(source, ref.features(), ids).backward()
     return z.grad * (z.shape[2] * z.shape[3]) / 2000
@@ -183,9 +193,9 @@ def test_cds(kind, patches):
     ref = reference(kind)
     got = call(CDS(CDS.Config(w_cut=3.0, cut_patches=patches), prior(kind)), kind).grad
     generator = torch.Generator().manual_seed(SEED)
-    drawn = draws(generator, 2, 50, 950)
+    drawn = draws(generator, 2, 50, 950, channels=ref.channels)
     ids: list[dict] = [{}, {}]
-    ref.noise(Z_SRC[:1], SOURCES[0], 500, 1.0)
+    ref.noise(sources(ref)[:1], SOURCES[0], 500, 1.0)
     for layer, features in enumerate(ref.features()):
         for size in (1, 2):
             n = len(features) // size**2
@@ -194,7 +204,10 @@ def test_cds(kind, patches):
                 ids[i][layer, size] = chosen.tolist()
     for i, d in enumerate(drawn):
         eps = d.noises[0]
-        z_t_src, z_t_trg = ref.noised(Z_SRC[i : i + 1], eps, d.t), ref.noised(Z_TRG[i : i + 1], eps, d.t)
+        z_t_src, z_t_trg = (
+            ref.noised(sources(ref)[i : i + 1], eps, d.t),
+            ref.noised(targets(ref)[i : i + 1], eps, d.t),
+        )
         dds = ref.noise(z_t_trg, TARGETS[i], d.t, 7.5) - ref.noise(z_t_src, SOURCES[i], d.t, 7.5)
         expected = dds + 3.0 * cut_gradient(ref, i, d, eps, z_t_src, ids[i])
         assert_same(got[i : i + 1], expected)
@@ -210,12 +223,12 @@ def test_ten_steps_are_those_of_the_published_loop(method):
     ref, generator = reference(kind), torch.Generator().manual_seed(SEED)
     w_cut = 3.0 if method in ("cds", "ids with cut") else 0.0
     n = 3 if "ids" in method else 0
-    ref.noise(Z_SRC[:1], SOURCES[0], 500, 1.0)
+    ref.noise(sources(ref)[:1], SOURCES[0], 500, 1.0)
     counts = {(layer, size): len(f) // size**2 for layer, f in enumerate(ref.features()) for size in (1, 2)}
     everything = {key: list(range(count)) for key, count in counts.items()}
-    z_src, z = Z_SRC[:1], Z_SRC[:1].clone()
+    z_src, z = sources(ref)[:1], sources(ref)[:1].clone()
     for _ in range(10):
-        (d,) = draws(generator, 1, 50, 950)
+        (d,) = draws(generator, 1, 50, 950, channels=ref.channels)
         z_t = ref.noised(z_src, d.noises[0], d.t)
         for _ in range(n):
             z_t.requires_grad_()
@@ -256,11 +269,11 @@ def test_ids_with_cut(kind):
     ref = reference(kind)
     with_cut = call(IDS(IDS.Config(fpr_iterations=1, w_cut=3.0), prior(kind)), kind).grad
     without = call(IDS(IDS.Config(fpr_iterations=1), prior(kind)), kind).grad
-    ref.noise(Z_SRC[:1], SOURCES[0], 500, 1.0)
+    ref.noise(sources(ref)[:1], SOURCES[0], 500, 1.0)
     tokens = {(layer, size): len(f) // size**2 for layer, f in enumerate(ref.features()) for size in (1, 2)}
     everything = {key: list(range(n)) for key, n in tokens.items()}
-    for i, d in enumerate(replay()):
-        z_src = Z_SRC[i : i + 1]
+    for i, d in enumerate(replay(ref)):
+        z_src = sources(ref)[i : i + 1]
         z_t = ref.noised(z_src, d.noises[0], d.t).requires_grad_()
         ref.residual(z_src, z_t, SOURCES[i], d.t, 7.5).backward()
         z_t = (z_t - z_t.grad).detach()
@@ -273,25 +286,29 @@ def test_fpr_descends_the_gradient_that_finite_differences_find():
     kind = "v_prediction"
     ref, w = reference(kind), 7.5
     prompt = prior(kind).embed(SOURCES)
-    d = replay()
+    d = replay(ref)
     t, eps = torch.tensor([x.t for x in d]), torch.cat([x.noises[0] for x in d])
-    after, eps_star, residuals = fixed_point(IDS.Config(fpr_iterations=1), prior(kind), Z_SRC, prompt, t, eps)
+    after, eps_star, residuals = fixed_point(
+        IDS.Config(fpr_iterations=1), prior(kind), sources(ref), prompt, t, eps
+    )
     for i in range(2):
-        start = ref.noised(Z_SRC[i : i + 1], eps[i : i + 1], d[i].t)
+        start = ref.noised(sources(ref)[i : i + 1], eps[i : i + 1], d[i].t)
         step = start - after[i : i + 1]  # λ = 1: the gradient of the norm
         with torch.no_grad():
             assert residuals[0][i] == pytest.approx(
-                ref.residual(Z_SRC[i : i + 1], start, SOURCES[i], d[i].t, w).item()
+                ref.residual(sources(ref)[i : i + 1], start, SOURCES[i], d[i].t, w).item()
             )
             for direction in (
-                latents(5)[i : i + 1],
+                latents(ref, 5)[i : i + 1],
                 step / step.norm(),
                 torch.eye(256)[40 + i].view(1, 4, 8, 8).double(),
             ):
                 up, down = (
-                    ref.residual(Z_SRC[i : i + 1], start + sign * 1e-5 * direction, SOURCES[i], d[i].t, w)
+                    ref.residual(
+                        sources(ref)[i : i + 1], start + sign * 1e-5 * direction, SOURCES[i], d[i].t, w
+                    )
                     for sign in (1, -1)
                 )
                 slope = (up - down) / 2e-5
                 assert (step * direction).sum().item() == pytest.approx(slope.item(), rel=1e-5, abs=1e-7)
-        assert_same(after[i : i + 1], ref.noised(Z_SRC[i : i + 1], eps_star[i : i + 1], d[i].t))
+        assert_same(after[i : i + 1], ref.noised(sources(ref)[i : i + 1], eps_star[i : i + 1], d[i].t))
