@@ -59,7 +59,7 @@ def tabletop() -> ClipLpips:
 
 
 def test_the_formula_by_hand(tabletop: ClipLpips) -> None:
-    a, b = (x.permute(2, 0, 1)[None] for x in images(1, (64, 64)))
+    a, b = (x.permute(2, 0, 1)[None] for x in images(1, (128, 128)))
     model = tabletop.clip.model.vision_model
     layers = [model(pixel_values=2 * x - 1, output_hidden_states=True).hidden_states[1:] for x in (a, b)]
     total = 0.0

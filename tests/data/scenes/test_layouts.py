@@ -22,9 +22,10 @@ from ids3d.tabletop.edits import recolour, render_edit
 from ids3d.tabletop.folders import write_blender, write_colmap, write_llff, write_transforms
 from ids3d.tabletop.render import render
 from ids3d.tabletop.scene import HELD_OUT, around_cameras, forward_cameras, sample_scene
+from ids3d.tabletop.world import FORMER
 from tests.test_lenses import opencv, opencv_fisheye
 
-EDIT = recolour(sample_scene(HELD_OUT + 10), 0, "red")
+EDIT = recolour(sample_scene(HELD_OUT + 10, world=FORMER), 0, "red")
 SIZE, VIEWS, SAMPLES = 32, 9, 2
 BENT, FISHEYE = RadialTangential(-0.15, 0.03, 0.002, -0.001), Fisheye(0.02, 0.003)
 
