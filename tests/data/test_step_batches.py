@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from itertools import islice
 from types import SimpleNamespace
 
@@ -25,3 +26,14 @@ def test_processes_share_the_batches_of_one(processes: int) -> None:
         assert list(module.val_dataloader()) == [0, 1]
     steps = [index for step in zip(*drawn, strict=True) for index in step]
     assert steps == list(range(5 * processes, 9 * processes))
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_workers_make_the_same_batches_in_the_same_order(processes: int) -> None:
+    """And in other processes than the training's."""
+    for rank in range(processes):
+        module = StepDataModule(lambda index: (index, os.getpid()), held_out=2, workers=3)
+        module.trainer = SimpleNamespace(world_size=processes, global_rank=rank, global_step=4)  # type: ignore[assignment]
+        indices, makers = zip(*islice(module.train_dataloader(), 8), strict=True)
+        assert list(indices) == list(range(4 * processes + rank, 12 * processes + rank, processes))
+        assert len(set(makers)) == 3 and os.getpid() not in makers
