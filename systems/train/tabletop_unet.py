@@ -99,8 +99,7 @@ class TabletopUNet(pl.LightningModule):
         ema_decay: float = 0.999
         naming_weight: float = 0.3  # weight of the loss on naming what each latent pixel shows
         placed_captions: float = 0.5  # share of captions that say where things are, of those that could
-        # Share of the timesteps that are drawn from the noisiest fifth alone: there a caption decides what goes where,
-        # and nothing else does.
+        # Share of the timesteps that are drawn from the noisiest fifth, in which a caption decides what goes where.
         noisiest: float = 0.0
         middle: float = 0.8  # how much more often timesteps in the schedule's middle are drawn; 0: all alike
         # Weight of the error where objects are, and around them, beside 1 elsewhere: they are a tenth of a picture, and
