@@ -41,15 +41,18 @@ class Similarity:
 
 @dataclass(frozen=True)
 class Truth:
-    """The known result of an edit, for made scenes only.
+    """The known result of an edit, and what else is known of the test views of made scenes only.
 
     Attributes:
         images: (n, H, W, 3) float32 in [0, 1]: the test views of the edited scene.
         masks: (n, H, W) bool: the pixels that the edit touches.
+        depths: (n, H, W) float32, scene units: of the scene before the edit, along the rays of the pixels; None: not
+            known.
     """
 
     images: Tensor
     masks: Tensor
+    depths: Tensor | None = None
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ from ids3d.systems.fields import field_file, load_field, restore, save_field
 from ids3d.systems.fitting import fit
 from ids3d.systems.lightning_log import TrackingLogger
 from ids3d.systems.ranks import Ranks
-from ids3d.systems.reconstruct.quality import evenly, view_psnr, warn_of_poor
+from ids3d.systems.reconstruct.quality import depth_error, evenly, view_psnr, warn_of_poor
 from ids3d.systems.resuming import ResumeCheckpoint
 from ids3d.systems.run_folder import replaced_by
 from ids3d.systems.stopping import GracefulStop
@@ -179,6 +179,7 @@ class SceneRun:
             figures: Figures = {
                 "reconstruction/psnr": held_out,
                 "reconstruction/psnr_training": training,
+                **self._depth_error(renderer),
                 "reconstruction/seconds": seconds,
                 "reconstruction/skipped_steps": watch.skipped,
             }
@@ -199,6 +200,13 @@ class SceneRun:
         test, train = self.scene.test, self.scene.train
         held_out = view_psnr(renderer, test, range(len(test)), self.device, "held-out views")
         return held_out, view_psnr(renderer, train, evenly(len(train)), self.device, "training views")
+
+    def _depth_error(self, renderer: Renderer) -> Figures:
+        """How far its depth is from the true one, where that is known."""
+        test, truth = self.scene.test, self.scene.truth
+        if truth is None or truth.depths is None:
+            return {}
+        return {"reconstruction/depth_error": depth_error(renderer, test, truth.depths, self.device)}
 
     def _resume(self, path: Path, key: str, keep_end: bool = False) -> ResumeCheckpoint:
         minutes = self.job.save_minutes

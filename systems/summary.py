@@ -28,6 +28,7 @@ PAIRED = {
 ALONE = {
     "reconstruction/psnr": "PSNR of the reconstruction, dB",
     "reconstruction/psnr_training": "the same over some of the photographs it is fitted to, dB",
+    "reconstruction/depth_error": "its depth's mean error, as a share of the scene's size",
     "reconstruction/seconds": "seconds of reconstructing",
     "reconstruction/skipped_steps": "of its steps left out, not being finite",
     "edit/seconds": "seconds of editing",

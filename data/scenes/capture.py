@@ -130,7 +130,7 @@ def build(capture: Capture, cfg: SceneConfig) -> Scene:
     truth = None
     if has_truth(root, cfg.truth):
         keys, undone = [capture.keys[i] for i in order], [undistortions[i] for i in order]
-        truth = read_truth(root, keys, (height, width), behind, undone)
+        truth = read_truth(root, keys, (height, width), behind, undone, framing.to_scene.scale)
     scene = Scene(
         train=views[train],
         test=views[test],

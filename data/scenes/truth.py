@@ -2,7 +2,8 @@
 
 `captions.json` reads {"source": ..., "target": ...}; that of a tabletop scene has {"world": "tabletop"} too. Then
 `edited/` and `masks/` hold, for each held-out view, a PNG of its name with the true edit, and with what the edit
-touches. Elsewhere folders of those names are somebody's own, and are left alone.
+touches. Elsewhere folders of those names are somebody's own, and are left alone. `depth/`, where it is there, has the
+true depths of the scene before the edit.
 """
 
 from __future__ import annotations
@@ -10,12 +11,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
 from ids3d.data.scenes.photographs import inspect, read_masks, read_photographs
 from ids3d.data.scenes.protocol import Colour
 from ids3d.data.scenes.undistortion import Undistortion
 from ids3d.errors import UserError
 from ids3d.reading import is_plain, read_json
 from ids3d.scene import Truth
+from ids3d.tabletop.folders import DEPTH_UNIT
 
 
 def read_captions(root: Path) -> tuple[str, str] | None:
@@ -49,14 +56,16 @@ def read_truth(
     size: tuple[int, int],
     background: Colour,
     undistortions: Sequence[Undistortion | None],
+    scale: float,
 ) -> Truth:
-    """The true edit of the held-out views from `edited/` and `masks/`.
+    """The true edit of the held-out views from `edited/` and `masks/`, and their depths where `depth/` has them.
 
     Args:
         keys: of the held-out views: edited/<key>.png.
         size: (height, width) of the views.
         background: behind transparency.
         undistortions: of each view, as its photograph's.
+        scale: scene units per unit of the files.
 
     Raises:
         UserError: a view's image is missing, or does not fit the view.
@@ -74,4 +83,29 @@ def read_truth(
         if (photograph.width, photograph.height) < (width, height):
             raise UserError(f"{photograph.path} is smaller than its view ({width}x{height})")
     images, _ = read_photographs(edited, height, width, background, undistortions)
-    return Truth(images, read_masks(paths["masks"], height, width, undistortions))
+    masked = read_masks(paths["masks"], height, width, undistortions)
+    files = [root / "depth" / f"{key}.png" for key in keys]
+    if not all(path.is_file() for path in files) or any(undistortions):
+        return Truth(images, masked)
+    return Truth(images, masked, torch.stack([scale * read_depth(path, height, width) for path in files]))
+
+
+def read_depth(path: Path, height: int, width: int) -> Tensor:
+    """A depth map (height, width) float32, the files' units: of each pixel the one that its middle falls into.
+
+    Raises UserError: it is no picture of 16 bits, or is smaller.
+    """
+    try:
+        with Image.open(path) as image:
+            stored = np.array(image)
+    except Exception as error:  # Pillow's decoders raise whatever a damaged file leads them to
+        raise UserError(f"{path} cannot be read as a picture: {error}") from error
+    if stored.dtype != np.uint16 or stored.ndim != 2 or stored.shape[0] < height or stored.shape[1] < width:
+        raise UserError(
+            f"{path} is no picture of 16 bits with a pixel for each of its view's ({width}x{height})"
+        )
+    rows, columns = (
+        ((np.arange(wanted) + 0.5) * there / wanted).astype(int)
+        for wanted, there in zip((height, width), stored.shape, strict=True)
+    )
+    return torch.from_numpy(stored[rows][:, columns].astype(np.float32)) * DEPTH_UNIT

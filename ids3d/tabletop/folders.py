@@ -1,7 +1,8 @@
 """Tabletop scenes as folders that other programs read: in the layouts of LLFF, nerfstudio, COLMAP and NeRF's Blender.
 
 All hold a scene before an edit, and beside it the true edited views (`edited/`), masks of what the edit touches
-(`masks/`, white where it does), and `captions.json` with the captions before and after.
+(`masks/`, white where it does), and `captions.json` with the captions before and after; scenes with their room, seen
+without distortion, their true depths too (`depth/`, PNGs of 16 bits, in thousandths of a unit along each pixel's ray).
 """
 
 from __future__ import annotations
@@ -27,6 +28,9 @@ from ids3d.tabletop.sparse import sparse_model, write_ply, write_text
 
 APPLIED = [[1.0, 0.0, 0.0, 0.0], [0.0, 0.0, 1.0, 0.0], [0.0, -1.0, 0.0, 0.0]]
 """nerfstudio's `applied_transform`, rows: what is written is x, z, -y of what was."""
+
+DEPTH_UNIT = 1e-3
+"""What a depth's number counts, in the scene's units."""
 
 
 def write_llff(root: Path, edit: Edit, cameras: Cameras, supersampling: int = 3) -> None:
@@ -96,7 +100,7 @@ def write_colmap(
 def _views(
     root: Path, edit: Edit, cameras: Cameras, supersampling: int, distortion: Distortion | None = None
 ) -> Iterator[tuple[Cameras, EditedView]]:
-    """Render all views, write their pictures to `images/`, `edited/` and `masks/`, and yield each with its camera."""
+    """Render all views, write them to `images/`, `edited/`, `masks/` and `depth/`, and yield each with its camera."""
     _begin(root, edit)
     for index in track(range(len(cameras)), "rendering views"):
         view = render_edit(edit, cameras[index], supersampling, distortion=distortion)
@@ -104,6 +108,9 @@ def _views(
         _save(root / "images" / name, to_bytes(view.before.rgb))
         _save(root / "edited" / name, to_bytes(view.after.rgb))
         _save(root / "masks" / name, _white(view.mask))
+        if distortion is None:
+            thousandths = (view.before.depth / DEPTH_UNIT).round().clamp(max=2**16 - 1)
+            _save(root / "depth" / name, thousandths.numpy().astype(np.uint16))
         yield cameras[index], view
 
 
@@ -191,7 +198,7 @@ def _begin(root: Path, edit: Edit) -> None:
 
 
 def _save(path: Path, picture: np.ndarray) -> None:
-    """Write uint8 (h, w), (h, w, 3) or (h, w, 4) as a PNG."""
+    """Write uint8 (h, w), (h, w, 3) or (h, w, 4), or uint16 (h, w), as a PNG."""
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(picture).save(path, optimize=True)
 

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Sequence
 
 import torch
+from torch import Tensor
 
 from ids3d.cameras import Views
 from ids3d.metrics import mean_of_finite, psnr
@@ -33,6 +34,27 @@ def view_psnr(
         image = renderer.render(views.cameras[i].to(device)).rgb.cpu()
         values.append(psnr(image, views.images[i], None if views.known is None else views.known[i]))
     return mean_of_finite(values)
+
+
+def depth_error(renderer: Renderer, views: Views, depths: Tensor, device: torch.device) -> float:
+    """How far a field's depth is from the true one, on average over some views, as a share of the scene's size.
+
+    The size is the longest side of the box, along the scene's axes, around all that the views truly show.
+
+    Args:
+        depths: (n, h, w), the true ones along the views' rays, scene units.
+        device: the renderer's.
+    """
+    errors, points = [], []
+    for i in track(range(len(views)), "depth"):
+        camera = views.cameras[i]
+        rendered = renderer.render(camera.to(device)).depth.cpu()
+        errors.append((rendered - depths[i]).abs().mean())
+        rays = camera.rays()
+        points.append((rays.origins + depths[i][..., None] * rays.directions).flatten(0, -2))
+    seen = torch.cat(points)
+    size = (seen.amax(0) - seen.amin(0)).max()
+    return float(torch.stack(errors).mean() / size)
 
 
 def evenly(count: int, most: int = SEEN) -> list[int]:

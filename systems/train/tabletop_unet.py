@@ -2,35 +2,32 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, cast
 
-import numpy as np
 import pytorch_lightning as pl
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import DDIMScheduler, StableDiffusionPipeline
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
-from transformers import CLIPTextModel, CLIPTokenizer
 
 from ids3d.cli import launch_command
 from ids3d.config.bounds import SHARE, WEIGHT, check_bounds
 from ids3d.errors import UserError
-from ids3d.progress import track
 from ids3d.registry import register
 from ids3d.seeding import generator_for
-from ids3d.systems.train.towers import save_half, text_tower
+from ids3d.systems.train.denoiser import LATENT, SCHEDULE, Denoiser, FrozenAutoencoder, start_denoiser
+from ids3d.systems.train.sides import Sided
+from ids3d.systems.train.timesteps import middle_timesteps, noisiest_timesteps
+from ids3d.systems.train.towers import save_half
 from ids3d.systems.train.training import (
     VALIDATION,
     Show,
     TrainingConfig,
-    as_images,
     autocast,
     chosen_world,
     described,
@@ -38,23 +35,10 @@ from ids3d.systems.train.training import (
     optimiser,
     training_pictures,
 )
-from ids3d.tabletop.captions import caption, paraphrase, vocabulary
+from ids3d.tabletop.captions import SIDES, caption, paraphrase, vocabulary
 from ids3d.tabletop.patches import WALL_CLASS, classes, patch_labels
 from ids3d.tabletop.scene import PortableRandom, sample_scene
 from ids3d.tabletop.tokenizer import LENGTH, build_tokenizer
-
-LATENT = 16  # the latents' side: the autoencoder divides the pictures' by 8
-SCHEDULE = {
-    "num_train_timesteps": 1000,
-    "beta_start": 0.00085,
-    "beta_end": 0.012,
-    "beta_schedule": "scaled_linear",
-    "prediction_type": "v_prediction",
-    "clip_sample": False,
-    "set_alpha_to_one": False,
-    "steps_offset": 1,
-    "timestep_spacing": "leading",
-}
 
 
 class Batch(NamedTuple):
@@ -65,6 +49,8 @@ class Batch(NamedTuple):
         t, snr: timesteps (b,), and how much of each is signal.
         tokens: of the captions, (b, n).
         labels: what each latent pixel shows, (b, h·w) uint8.
+        placed: tokens of more captions that say a side, (m, n).
+        sides: the classes that those have to the left and to the right, (m, 2).
     """
 
     noisy: Tensor
@@ -73,6 +59,8 @@ class Batch(NamedTuple):
     snr: Tensor
     tokens: Tensor
     labels: Tensor
+    placed: Tensor
+    sides: Tensor
 
 
 @register("train", "tabletop-unet")
@@ -88,6 +76,12 @@ class TabletopUNet(pl.LightningModule):
     Since the world knows what is where, the features before the last level also learn to name what each latent pixel
     shows, from the noisy latent and the caption. That head is thrown away; aligning a diffusion model's features with
     what they depict makes it learn much faster (REPA, Yu et al. 2025, arXiv 2410.06940, who align with DINO's).
+
+    Which of two objects a caption has to the left is decided where almost nothing is seen through the noise, and by
+    words that mean nothing alone: a UNet and a text encoder that both do not know it learn it from each other very
+    slowly. So the text encoder also learns, from captions alone, to say at a caption's end what is to the left and
+    what to the right (a head that is thrown away too), and a share of each step dwells on the noisiest timesteps of
+    pictures whose captions say a side.
     """
 
     @dataclass
@@ -99,8 +93,10 @@ class TabletopUNet(pl.LightningModule):
         ema_decay: float = 0.999
         naming_weight: float = 0.3  # weight of the loss on naming what each latent pixel shows
         placed_captions: float = 0.5  # share of captions that say where things are, of those that could
-        # Share of the timesteps that are drawn from the noisiest fifth, in which a caption decides what goes where.
-        noisiest: float = 0.0
+        # Share of a step's pictures that are those whose captions say a side, at the noisiest tenth of the timesteps.
+        noisiest: float = 0.25
+        placing_weight: float = 0.1  # weight of the text encoder's loss on saying what is on which side
+        placing_captions: int = 64  # captions that say a side, for that loss in each step
         middle: float = 0.8  # how much more often timesteps in the schedule's middle are drawn; 0: all alike
         # Weight of the error where objects are, and around them, beside 1 elsewhere: they are a tenth of a picture, and
         # what captions mostly speak of. Only where the noise leaves their places visible (SNR above `object_snr`):
@@ -119,6 +115,7 @@ class TabletopUNet(pl.LightningModule):
                 self, naming_weight=WEIGHT, middle="[-1, 10]", object_weight=WEIGHT, object_snr=WEIGHT
             )
             check_bounds(self, placed_captions=SHARE, noisiest=SHARE)
+            check_bounds(self, placing_weight=WEIGHT, placing_captions="[0, 1e5]")
             check_bounds(self, sample_scale="[0, 1e4]", text_layers="[1, 100]", text_width="[4, 1e4]")
 
     def __init__(self, cfg: Config, seed: int, show: Show) -> None:
@@ -134,8 +131,13 @@ class TabletopUNet(pl.LightningModule):
         self.average = AveragedModel(self.denoiser, multi_avg_fn=get_ema_multi_avg_fn(cfg.ema_decay))
         self.denoiser.unet.up_blocks[-2].register_forward_hook(self._keep_features)
         self.name_pixels = nn.Linear(cfg.widths[-2], classes(chosen_world(cfg)))
+        self.name_sides = nn.Linear(cfg.text_width, 2 * classes(chosen_world(cfg)))
         data = training_pictures(cfg)
         self.rgb, self.described = data.rgb, described(data, cfg)
+        self.sided = torch.tensor(
+            [i for i, (_, holding) in enumerate(self.described) if set(SIDES) & set(holding)],
+            dtype=torch.long,
+        )
         named = zip(data.ids, self.described, strict=True)
         self.labels = torch.stack(
             [patch_labels(torch.tensor(ids), scene, cfg.size // LATENT).byte() for ids, (scene, _) in named]
@@ -150,32 +152,52 @@ class TabletopUNet(pl.LightningModule):
     def batch_of_step(self, step: int) -> Batch:
         """A step's latents, captions, timesteps and noise."""
         generator = generator_for(self.seed, "train", step)
-        index = torch.randint(len(self.latents), (self.cfg.batch_size,), generator=generator)
         rng = PortableRandom(step, f"captions/{self.seed}")
-        empty, placed = self.cfg.empty_captions, self.cfg.placed_captions
-        texts = [
-            "" if rng.uniform(0, 1) < empty else paraphrase(scene, rng, holding, placed)
-            for scene, holding in (self.described[i] for i in index.tolist())
-        ]
-        tokens = self.tokenizer(texts, padding="max_length", max_length=LENGTH, return_tensors="pt").input_ids
+        noisiest = round(self.cfg.noisiest * self.cfg.batch_size) if len(self.sided) else 0
+        others = self.cfg.batch_size - noisiest
+        sided = self.sided[torch.randint(max(len(self.sided), 1), (noisiest,), generator=generator)]
+        index = torch.cat([sided, torch.randint(len(self.latents), (others,), generator=generator)])
+        texts = [self._draw_sides(i, rng).right for i in sided.tolist()]
+        texts += [self._caption(i, rng) for i in index[noisiest:].tolist()]
         latents = torch.from_numpy(self.latents[index.numpy()]).float()
         noise = torch.randn(latents.shape, generator=generator)
-        noisiest = round(self.cfg.noisiest * len(latents))
         t = torch.cat(
             [
                 noisiest_timesteps(noisiest, generator),
-                middle_timesteps(len(latents) - noisiest, self.cfg.middle, generator),
+                middle_timesteps(others, self.cfg.middle, generator),
             ]
         )
         alphas = self.schedule.alphas_cumprod[t]
+        more = self.cfg.placing_captions if len(self.sided) else 0
+        extra = self.sided[torch.randint(max(len(self.sided), 1), (more,), generator=generator)]
+        placed = [self._draw_sides(i, rng) for i in extra.tolist()]
         return Batch(
             self.schedule.add_noise(latents, noise, t),
             self.schedule.get_velocity(latents, noise, t),
             t,
             alphas / (1 - alphas),
-            tokens,
+            self._tokens(texts),
             self.labels[index],
+            self._tokens([drawn.right for drawn in placed]),
+            torch.tensor([drawn.left_and_right for drawn in placed], dtype=torch.long).view(-1, 2),
         )
+
+    def _caption(self, index: int, rng: PortableRandom) -> str:
+        """Some caption of a picture, or none."""
+        if rng.uniform(0, 1) < self.cfg.empty_captions:
+            return ""
+        scene, holding = self.described[index]
+        return paraphrase(scene, rng, holding, self.cfg.placed_captions)
+
+    def _draw_sides(self, index: int, rng: PortableRandom) -> Sided:
+        """A caption of a picture that says a side."""
+        scene, holding = self.described[index]
+        return Sided.draw(index, scene, rng.choice([r for r in holding if r in SIDES]), rng)
+
+    def _tokens(self, texts: list[str]) -> Tensor:
+        if not texts:
+            return torch.empty(0, LENGTH, dtype=torch.long)
+        return self.tokenizer(texts, padding="max_length", max_length=LENGTH, return_tensors="pt").input_ids
 
     def training_step(self, batch: Batch) -> Tensor:
         with autocast(self, self.cfg):
@@ -183,10 +205,12 @@ class TabletopUNet(pl.LightningModule):
         weight = ((self.cfg.snr_gamma + 1) / (batch.snr + 1)).clamp(max=1)
         labels = batch.labels.long()
         error = (predicted - batch.target).square().mean(dim=1)
-        naming = self._naming(labels)
-        self.log_dict({"unet/mse": error.mean(), "unet/naming": naming}, batch_size=1, prog_bar=True)
+        naming, placing = self._naming(labels), self._placing(batch.placed, batch.sides)
+        losses = {"unet/mse": error.mean(), "unet/naming": naming, "unet/placing": placing}
+        self.log_dict(losses, batch_size=1, prog_bar=True)
         where = self._object_weights(labels, batch.snr > self.cfg.object_snr)
-        return (weight * (where * error).mean(dim=(1, 2))).mean() + self.cfg.naming_weight * naming
+        denoising = (weight * (where * error).mean(dim=(1, 2))).mean()
+        return denoising + self.cfg.naming_weight * naming + self.cfg.placing_weight * placing
 
     def _object_weights(self, labels: Tensor, visible: Tensor) -> Tensor:
         """Weights (b, h, w) of mean 1, greater at objects and next to them in those of b pictures marked visible."""
@@ -201,7 +225,16 @@ class TabletopUNet(pl.LightningModule):
     def _naming(self, labels: Tensor) -> Tensor:
         """Cross entropy of labels (b, h·w) and what the forward pass's features say each latent pixel shows."""
         named = self.name_pixels(self._features.float().permute(0, 2, 3, 1))
-        return functional.cross_entropy(named.flatten(0, 2), labels.flatten())
+        wrong = functional.cross_entropy(named.flatten(0, 2), labels.flatten(), reduction="none")
+        everywhere = torch.ones(len(labels), dtype=torch.bool, device=labels.device)
+        return (self._object_weights(labels, everywhere).flatten() * wrong).mean()
+
+    def _placing(self, tokens: Tensor, sides: Tensor) -> Tensor:
+        """Cross entropy of what captions (m, n) have on either side (m, 2), and what their last tokens say."""
+        if not len(tokens):
+            return self.name_sides.weight.new_zeros(())
+        read = self.denoiser.text_encoder(tokens).last_hidden_state[:, -1]
+        return functional.cross_entropy(self.name_sides(read.float()).unflatten(1, (2, -1)).mT, sides)
 
     def on_train_batch_end(self, *_: object) -> None:
         self.average.update_parameters(self.denoiser)
@@ -260,109 +293,3 @@ class TabletopUNet(pl.LightningModule):
             "vae": ["diffusers", "AutoencoderKL"],
         }
         (into / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
-
-
-def middle_timesteps(count: int, middle: float, generator: torch.Generator) -> Tensor:
-    """Timesteps (count,) in [0, 1000), denser in the middle, where shapes form, than where all or nothing is seen.
-
-    "Mode sampling" of Esser et al. 2024 (arXiv 2403.03206, eq. 20). One quantile is drawn from each of as many equal
-    parts as there are timesteps, which makes the loss less noisy.
-    """
-    u = (torch.arange(count) + torch.rand(count, generator=generator)) / count
-    t = 1 - u - middle * (torch.cos(math.pi / 2 * u).square() - 1 + u)
-    return (t * 1000).long().clamp(0, 999)
-
-
-def noisiest_timesteps(count: int, generator: torch.Generator) -> Tensor:
-    """Timesteps (count,) in [800, 1000), all alike, one from each of as many equal parts."""
-    return (
-        999 - (torch.rand(count, generator=generator) + torch.arange(count)).mul(200 / max(count, 1)).long()
-    )
-
-
-class Denoiser(nn.Module):
-    """What is trained: the UNet, and the encoder of the captions that it sees."""
-
-    def __init__(self, unet: UNet2DConditionModel, text_encoder: CLIPTextModel) -> None:
-        super().__init__()
-        self.unet, self.text_encoder = unet, text_encoder
-
-    def forward(self, noisy: Tensor, t: Tensor, tokens: Tensor) -> Tensor:
-        """The velocity (b, c, h, w) of noisy latents at timesteps t (b,) under captions' tokens (b, n)."""
-        text = self.text_encoder(tokens).last_hidden_state
-        return cast("Tensor", self.unet(noisy, t, text, return_dict=False)[0])
-
-
-def start_denoiser(cfg: TabletopUNet.Config, channels: int, tokenizer: CLIPTokenizer) -> Denoiser:
-    """New networks, or those that training starts from. Raises UserError if they are missing or do not fit.
-
-    Args:
-        cfg: the widths, and where to start from.
-        channels: of the latents.
-        tokenizer: of the captions.
-    """
-    tower = text_tower(cfg.text_width, cfg.text_layers, tokenizer)
-    made = Denoiser(build_unet(cfg, channels), CLIPTextModel(tower))
-    if cfg.start is not None:
-        start = Path(cfg.start)
-        try:
-            unet = UNet2DConditionModel.from_pretrained(start / "unet", local_files_only=True)
-            text_encoder = CLIPTextModel.from_pretrained(start / "text_encoder", dtype=torch.float32)
-            made.unet.load_state_dict(unet.state_dict())
-            made.text_encoder.load_state_dict(text_encoder.state_dict())
-        except (OSError, RuntimeError) as error:
-            raise UserError(
-                f"train.start: no UNet and text encoder of these widths in {cfg.start}"
-            ) from error
-    return made
-
-
-def build_unet(cfg: TabletopUNet.Config, channels: int) -> UNet2DConditionModel:
-    """Attention, to itself and to the caption, in the middle, throughout the decoder half, and at the encoder's top.
-
-    Args:
-        cfg: the widths.
-        channels: of the latents.
-    """
-    levels = len(cfg.widths)
-    return UNet2DConditionModel(
-        sample_size=LATENT,
-        in_channels=channels,
-        out_channels=channels,
-        down_block_types=("CrossAttnDownBlock2D", *("DownBlock2D",) * (levels - 1)),
-        up_block_types=("CrossAttnUpBlock2D",) * levels,
-        block_out_channels=cfg.widths,
-        layers_per_block=1,
-        cross_attention_dim=cfg.text_width,
-        attention_head_dim=4,
-        norm_num_groups=16,
-    )
-
-
-class FrozenAutoencoder:
-    """The trained autoencoder that the UNet builds on."""
-
-    def __init__(self, folder: Path) -> None:
-        self.weights = folder / "diffusion_pytorch_model.safetensors"
-        self.vae = AutoencoderKL.from_pretrained(folder).requires_grad_(False).eval()
-        self.channels: int = self.vae.config.latent_channels
-
-    def to(self, device: torch.device) -> None:
-        """Move it."""
-        self.vae.to(device)
-
-    @torch.no_grad()
-    def latents(self, rgb: np.ndarray, cache: Path) -> np.ndarray:
-        """The pictures' scaled latents (n, c, h, w) float16, encoded once for an autoencoder and kept in the cache."""
-        known = hashlib.sha256(self.weights.read_bytes()).hexdigest()[:12]
-        path = cache / f"latents-{len(rgb)}-{rgb.shape[1]}-{known}.npy"
-        if not path.exists():
-            parts = []
-            for start in track(range(0, len(rgb), 64), "encoding the pictures", unit="batch"):
-                images = as_images(rgb[start : start + 64], self.vae.device)
-                mean = self.vae.encode(images).latent_dist.mean
-                parts.append((mean * self.vae.config.scaling_factor).half().cpu().numpy())
-            unfinished = path.with_suffix(".unfinished.npy")
-            np.save(unfinished, np.concatenate(parts))
-            unfinished.replace(path)
-        return np.load(path)
