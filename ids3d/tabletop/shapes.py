@@ -37,8 +37,8 @@ def sphere_normal(p: Tensor, size: float) -> Tensor:
 
 
 def cube_distance(o: Tensor, d: Tensor, size: float) -> Tensor:
-    """A box with edges of 1.7 · size."""
-    half = 0.85 * size
+    """A box with edges of 1.5 · size."""
+    half = 0.75 * size
     near, far = _slab(o[0], d[0], half)
     for position, direction in ((o[1], d[1]), (o[2] - half, d[2])):
         a, b = _slab(position, direction, half)
@@ -54,7 +54,7 @@ def _slab(position: Tensor, direction: Tensor, half: float) -> tuple[Tensor, Ten
 
 
 def cube_normal(p: Tensor, size: float) -> Tensor:
-    half = 0.85 * size
+    half = 0.75 * size
     centred = torch.stack([p[0], p[1], p[2] - half])
     axis = centred.abs().argmax(dim=0, keepdim=True)
     return torch.zeros_like(p).scatter_(0, axis, centred.gather(0, axis).sign())
@@ -132,7 +132,7 @@ class Shape:
 
 
 SHAPE = {
-    "cube": Shape(cube_distance, cube_normal, 0.85, 0.85 * math.sqrt(3)),
+    "cube": Shape(cube_distance, cube_normal, 0.75, 0.75 * math.sqrt(3)),
     "sphere": Shape(sphere_distance, sphere_normal, 1.0, 1.0),
     "cylinder": Shape(cylinder_distance, cylinder_normal, 0.95, math.hypot(0.78, 0.95)),
     "cone": Shape(cone_distance, cone_normal, 0.9, 1.5),

@@ -10,7 +10,7 @@ import torch
 
 from ids3d.cameras import Views, pinhole
 from ids3d.models.renderers.protocol import Render
-from ids3d.systems.reconstruct.quality import evenly, view_psnr, warn_of_poor
+from ids3d.systems.reconstruct.quality import depth_error, evenly, view_psnr, warn_of_poor
 
 
 class Grey:
@@ -31,6 +31,26 @@ def test_the_psnr_of_views_is_the_mean_over_those_asked_for_and_what_is_known_of
     views = Views(images, pinhole(c2w, 4, 6, 50.0), ["a", "b", "c"], known=known)
     found = view_psnr(Grey(), views, [0, 1], torch.device("cpu"), "views")  # type: ignore[arg-type]
     assert found == pytest.approx(30.0, abs=1e-3)
+
+
+def test_the_error_of_depth_is_a_share_of_the_scenes_size() -> None:
+    """A wall straight ahead, whose depth along each ray and width in front of each camera are known by hand."""
+    cameras = pinhole(torch.eye(3, 4).expand(2, 3, 4), 4, 6, 50.0)
+    rays = cameras.rays()
+    away = 3.0 / -rays.directions[..., 2]  # a wall at z = -3
+    width = 3.0 * 5 / float(cameras.fx[0])  # from the first pixel's middle to the last one's
+    views = Views(torch.zeros(2, 4, 6, 3), cameras, ["a", "b"])
+
+    class Wall(Grey):
+        off = (0.03, -0.01)
+
+        def render(self, camera: Any) -> Render:
+            seen = super().render(camera)
+            self.off = self.off[::-1]
+            return Render(seen.rgb, away[0] + self.off[0], seen.opacity)
+
+    found = depth_error(Wall(), views, away, torch.device("cpu"))  # type: ignore[arg-type]
+    assert found == pytest.approx(0.02 / width, rel=1e-4)
 
 
 @pytest.mark.parametrize(("count", "expected"), [(0, []), (1, [0]), (3, [0, 1, 2]), (8, [1, 3, 5, 7])])

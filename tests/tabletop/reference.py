@@ -24,7 +24,7 @@ def implicit(thing: Object, points: np.ndarray) -> np.ndarray:
     if thing.shape == "sphere":
         return np.sqrt(x * x + y * y + (z - s) ** 2) - s
     if thing.shape == "cube":
-        return np.maximum(np.maximum(abs(x), abs(y)), abs(z - 0.85 * s)) - 0.85 * s
+        return np.maximum(np.maximum(abs(x), abs(y)), abs(z - 0.75 * s)) - 0.75 * s
     if thing.shape == "cylinder":
         return np.maximum(r - 0.78 * s, abs(z - 0.95 * s) - 0.95 * s)
     return np.maximum(r - 0.5 * (2.4 * s - z), -z)

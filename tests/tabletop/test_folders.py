@@ -15,10 +15,11 @@ from PIL import Image
 from ids3d.cameras import project
 from ids3d.data.scenes.capture import SAMPLE
 from ids3d.data.scenes.llff import LLFF
+from ids3d.data.scenes.truth import read_depth
 from ids3d.errors import UserError
 from ids3d.tabletop.benchmark import write_edits
 from ids3d.tabletop.edits import KINDS, recolour, refloor, render_edit
-from ids3d.tabletop.folders import write_blender, write_llff
+from ids3d.tabletop.folders import DEPTH_UNIT, write_blender, write_llff
 from ids3d.tabletop.render import render
 from ids3d.tabletop.scene import HELD_OUT, around_cameras, forward_cameras, sample_scene
 
@@ -48,6 +49,25 @@ def test_llff_read_back(layout: str, tmp_path: Path) -> None:
         assert (scene.test.images[row] - view.before.rgb).abs().max() <= 0.51 / 255
         assert (scene.truth.images[row] - view.after.rgb).abs().max() <= 0.51 / 255
         assert torch.equal(scene.truth.masks[row], view.mask)
+        assert scene.truth.depths is not None
+        depth = view.before.depth * scene.to_scene.scale
+        assert (scene.truth.depths[row] - depth).abs().max() <= 0.51 * DEPTH_UNIT * scene.to_scene.scale
+
+
+def test_a_depth_map_is_read_at_the_middles_of_larger_pixels(tmp_path: Path) -> None:
+    path, there = tmp_path / "depth.png", np.arange(6 * 9, dtype=np.uint16).reshape(6, 9)
+    Image.fromarray(there).save(path)
+    expected = there[1::3, 1::3] * 1e-3
+    np.testing.assert_allclose(read_depth(path, 2, 3).numpy(), expected, rtol=1e-6)
+    for height, width in ((7, 9), (6, 10)):
+        with pytest.raises(UserError, match="no picture of 16 bits with a pixel for each"):
+            read_depth(path, height, width)
+    Image.fromarray(there.astype(np.uint8)).save(path)
+    with pytest.raises(UserError, match="no picture of 16 bits"):
+        read_depth(path, 2, 3)
+    path.write_bytes(b"no picture")
+    with pytest.raises(UserError, match="cannot be read as a picture"):
+        read_depth(path, 2, 3)
 
 
 def test_everything_near_lies_in_the_loaders_box(tmp_path: Path) -> None:

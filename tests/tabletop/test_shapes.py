@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -61,6 +63,22 @@ def test_hits_and_normals(
     agreement = (normal(thing, points) * normals.T.numpy()[hit]).sum(-1)
     assert agreement[flat].min() > 0.999
     assert abs(implicit(thing, points)).max() < 1e-6
+
+
+def test_shapes_of_one_size_cover_about_as_much_of_a_picture() -> None:
+    """From above at 30 degrees, on average over turns; what each covers is counted over parallel rays."""
+    down = torch.tensor([-math.cos(math.pi / 6), 0.0, -0.5])
+    across = torch.tensor([0.0, 1.0, 0.0])
+    up = torch.linalg.cross(across, down)
+    steps = torch.linspace(-1.2, 1.2, 161)
+    h, v = torch.meshgrid(steps, steps, indexing="xy")
+    o = (torch.tensor([0.0, 0.0, 0.4]) - 4 * down)[:, None]
+    o = o + across[:, None] * h.flatten() + up[:, None] * v.flatten()
+    covered = {}
+    for shape in SHAPES:
+        turns = [distance_to(Object(shape, "red", 0.4, 0, 0, turn), o, down[:, None]) for turn in (5, 25, 45)]
+        covered[shape] = sum(t.isfinite().float().mean().item() for t in turns) / 3
+    assert max(covered.values()) < 1.25 * min(covered.values()), covered
 
 
 @pytest.mark.parametrize("shape", SHAPES)
