@@ -28,7 +28,7 @@ from ids3d.systems.fields import field_file, load_field, restore, save_field
 from ids3d.systems.fitting import fit
 from ids3d.systems.lightning_log import TrackingLogger
 from ids3d.systems.ranks import Ranks
-from ids3d.systems.reconstruct.quality import depth_error, evenly, view_psnr, warn_of_poor
+from ids3d.systems.reconstruct.quality import evenly, relative_depth_error, view_psnr, warn_of_poor
 from ids3d.systems.resuming import ResumeCheckpoint
 from ids3d.systems.run_folder import replaced_by
 from ids3d.systems.stopping import GracefulStop
@@ -206,7 +206,8 @@ class SceneRun:
         test, truth = self.scene.test, self.scene.truth
         if truth is None or truth.depths is None:
             return {}
-        return {"reconstruction/depth_error": depth_error(renderer, test, truth.depths, self.device)}
+        error = relative_depth_error(renderer, test, truth.depths, self.device)
+        return {"reconstruction/depth_error": error}
 
     def _resume(self, path: Path, key: str, keep_end: bool = False) -> ResumeCheckpoint:
         minutes = self.job.save_minutes

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ids3d.cameras import Views
-from ids3d.metrics import mean_of_finite, psnr
+from ids3d.metrics import depth_error, mean_of_finite, psnr
 from ids3d.models.renderers.protocol import Renderer
 from ids3d.progress import track
 
@@ -36,10 +36,11 @@ def view_psnr(
     return mean_of_finite(values)
 
 
-def depth_error(renderer: Renderer, views: Views, depths: Tensor, device: torch.device) -> float:
+def relative_depth_error(renderer: Renderer, views: Views, depths: Tensor, device: torch.device) -> float:
     """How far a field's depth is from the true one, on average over some views, as a share of the scene's size.
 
-    The size is the longest side of the box, along the scene's axes, around all that the views truly show.
+    The size is the longest side of the box, along the scene's axes, around all that the views truly show. nan where
+    nothing is known.
 
     Args:
         depths: (n, h, w), the true ones along the views' rays, scene units.
@@ -48,13 +49,12 @@ def depth_error(renderer: Renderer, views: Views, depths: Tensor, device: torch.
     errors, points = [], []
     for i in track(range(len(views)), "depth"):
         camera = views.cameras[i]
-        rendered = renderer.render(camera.to(device)).depth.cpu()
-        errors.append((rendered - depths[i]).abs().mean())
+        errors.append(depth_error(renderer.render(camera.to(device)).depth.cpu(), depths[i])[0])
         rays = camera.rays()
         points.append((rays.origins + depths[i][..., None] * rays.directions).flatten(0, -2))
     seen = torch.cat(points)
     size = (seen.amax(0) - seen.amin(0)).max()
-    return float(torch.stack(errors).mean() / size)
+    return mean_of_finite(errors) / float(size)
 
 
 def evenly(count: int, most: int = SEEN) -> list[int]:

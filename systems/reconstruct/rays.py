@@ -37,7 +37,7 @@ class Reconstruct(pl.LightningModule):
 
     @dataclass
     class Config:
-        steps: int = 600  # steps of the optimiser, Adam
+        steps: int = 1200  # steps of the optimiser, Adam
         rays_per_step: int = 2048  # rays a step, drawn at random from all training views
         lr_density: float = 0.2  # Adam's rate of the density, before its activation
         lr_appearance: float = 0.15  # Adam's rate of the colours
@@ -46,8 +46,10 @@ class Reconstruct(pl.LightningModule):
         # 1,000,000 training pixels, the more there are, the less it is.
         tv_density: float = 1e-3
         tv_appearance: float = 3e-3  # the same, in colour
-        # Weight of the rays' distortion (Barron et al. 2022), in units of the scene's depth: against haze, which
-        # explains the training views as well as surfaces do, and lets fewer samples be enough.
+        # Weight of the rays' distortion (Barron et al. 2022), in units of the scene's depth, at the last step: against
+        # haze, which explains the training views as well as surfaces do, and lets fewer samples be enough. It grows
+        # with the square of the steps done, for early it draws surfaces out of what is still all haze, in front of
+        # those that are there.
         distortion: float = 3e-3
         # Adam's rate of an affine map of each photograph's colours, where exposure or white balance differ from one to
         # the next; such as 5e-3. 0: none is learned.
@@ -163,7 +165,8 @@ class Reconstruct(pl.LightningModule):
             rough = cfg.tv_density * roughness.density + cfg.tv_appearance * roughness.appearance
             loss = loss + self._smoothing * rough
         if cfg.distortion:
-            loss = loss + cfg.distortion / self.scene.bounds.length * render.distortion()
+            grown = ((self.global_step + 1) / cfg.steps) ** 2
+            loss = loss + grown * cfg.distortion / self.scene.bounds.length * render.distortion()
         self.log("reconstruct/loss", loss.detach())
         self.log("reconstruct/batch_psnr", -10 * error.detach().log10(), prog_bar=True)
         self.log("reconstruct/samples_per_ray", len(render.samples) / cfg.rays_per_step)

@@ -94,8 +94,8 @@ class TabletopUNet(pl.LightningModule):
         naming_weight: float = 0.3  # weight of the loss on naming what each latent pixel shows
         placed_captions: float = 0.5  # share of captions that say where things are, of those that could
         # Share of a step's pictures that are those whose captions say a side, at the noisiest tenth of the timesteps.
-        noisiest: float = 0.25
-        placing_weight: float = 0.1  # weight of the text encoder's loss on saying what is on which side
+        noisiest: float = 0.4
+        placing_weight: float = 0.2  # weight of the text encoder's loss on saying what is on which side
         placing_captions: int = 64  # captions that say a side, for that loss in each step
         middle: float = 0.8  # how much more often timesteps in the schedule's middle are drawn; 0: all alike
         # Weight of the error where objects are, and around them, beside 1 elsewhere: they are a tenth of a picture, and

@@ -10,7 +10,7 @@ import torch
 
 from ids3d.cameras import Views, pinhole
 from ids3d.models.renderers.protocol import Render
-from ids3d.systems.reconstruct.quality import depth_error, evenly, view_psnr, warn_of_poor
+from ids3d.systems.reconstruct.quality import evenly, relative_depth_error, view_psnr, warn_of_poor
 
 
 class Grey:
@@ -49,7 +49,7 @@ def test_the_error_of_depth_is_a_share_of_the_scenes_size() -> None:
             self.off = self.off[::-1]
             return Render(seen.rgb, away[0] + self.off[0], seen.opacity)
 
-    found = depth_error(Wall(), views, away, torch.device("cpu"))  # type: ignore[arg-type]
+    found = relative_depth_error(Wall(), views, away, torch.device("cpu"))  # type: ignore[arg-type]
     assert found == pytest.approx(0.02 / width, rel=1e-4)
 
 

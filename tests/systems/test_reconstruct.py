@@ -197,6 +197,23 @@ def test_a_random_background_is_laid_behind_both() -> None:
     assert before_random_background(render, target, None, background, draws) == (rgb, target)
 
 
+def test_the_weight_of_the_distortion_grows_with_the_square_of_the_steps(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        RayRender, "distortion", lambda self: torch.tensor(2.0)
+    )  # no gradient: the fields are equal
+    losses = []
+    for weight in (0.0, 0.3):
+        job = tiny("reconstruct.steps=4", f"reconstruct.distortion={weight}")
+        _, recorder = reconstruct(job, tmp_path / str(weight))
+        losses.append(torch.tensor(recorder.losses))
+    full = 0.3 * 2 / job.data.build().load().bounds.length
+    torch.testing.assert_close(
+        losses[1] - losses[0], full * torch.tensor([1, 4, 9, 16]) / 16, rtol=1e-3, atol=1e-6
+    )
+
+
 @pytest.mark.parametrize("share", [0.5, 1.0])
 def test_many_pixels_outvote_the_smoothing(
     share: float, tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

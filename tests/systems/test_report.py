@@ -76,7 +76,7 @@ def test_the_film_is_in_the_page(job: SceneJob, page: str) -> None:
 
 def test_settings_that_differ_are_marked(job: SceneJob, page: str) -> None:
     found = {setting.key: setting for setting in settings_of(job)}
-    assert found["reconstruct.steps"].differs and found["reconstruct.steps"].default == "600"
+    assert found["reconstruct.steps"].differs and found["reconstruct.steps"].default == "1200"
     assert (
         found["guidance.guidance_scale"].value == "1.5" and found["guidance.guidance_scale"].default == "7.5"
     )

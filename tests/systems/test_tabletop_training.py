@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import signal
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,13 +16,22 @@ from diffusers import AutoencoderKL, StableDiffusionPipeline
 from safetensors.torch import load_file
 from transformers import CLIPModel, CLIPTextModel
 
+from ids3d.cameras import project
 from ids3d.errors import Interrupted, UserError
 from ids3d.experiment import TrainingJob, load
 from ids3d.systems.train import training
 from ids3d.systems.train.sides import Sided, columns
+from ids3d.systems.train.tabletop_unet import TabletopUNet
 from ids3d.systems.train.tabletop_vae import TabletopVAE, object_weights
-from ids3d.tabletop.patches import class_of
-from ids3d.tabletop.scene import Object, PortableRandom, TabletopScene
+from ids3d.tabletop.patches import WALL_CLASS, class_of
+from ids3d.tabletop.scene import (
+    SHAPES,
+    Object,
+    PortableRandom,
+    TabletopScene,
+    sample_camera,
+    sample_scene,
+)
 from ids3d.tabletop.world import LIGHT, world_of
 
 
@@ -115,6 +126,59 @@ def test_the_text_encoder_learns_with_the_unet(data: Path, tmp_path: Path) -> No
     )
     still = [name for name, values in before.items() if torch.equal(values, after[name])]
     assert not still, still
+
+
+@pytest.mark.slow
+def test_a_share_of_each_step_dwells_on_sides(data: Path, tmp_path: Path) -> None:
+    """The noisiest pictures come with captions that say rightly what is on which side, and so do those without one."""
+    train("vae", data, tmp_path)
+    given = (f"train.data={data}", f"train.into={tmp_path / 'prior'}", "train.pictures=8", "device=cpu")
+    more = ("train.batch_size=8", "train.noisiest=0.5", "train.placing_captions=20", "train.middle=0")
+    job = load(["configs/tabletop/unet.yaml"], [*given, *more, f"output={tmp_path}"])
+    assert isinstance(job, TrainingJob)
+    module = job.train.build(job.seed, lambda *_: None)
+    module.on_fit_start()
+    batch = module.batch_of_step(5)
+    assert batch.t.shape == (8,) and (batch.t[:4] >= 900).all() and (batch.t[4:] < 900).any()
+    read = module.tokenizer.batch_decode(
+        torch.cat([batch.tokens[:4], batch.placed]), skip_special_tokens=True
+    )
+    said = set()
+    for caption in read:
+        words = re.fullmatch(
+            r".*?(\w+) (\w+) to the (left|right) of an? (\w+) (\w+)(?: standing)?(?: on.*)?", caption
+        )
+        assert words, caption
+        first, other = words.group(1, 2), words.group(4, 5)
+        said.add((first, other) if words.group(3) == "left" else (other, first))
+    true = set()
+    for seed in range(8):
+        scene = sample_scene(seed)
+        camera = sample_camera(seed, scene, 128)
+        if len(scene.objects) == 2:  # their columns, by projecting what is above their feet
+            feet = torch.tensor([[o.x, o.y, 0.1] for o in scene.objects])
+            places = zip(project(camera, feet)[0][0, :, 0].tolist(), scene.objects, strict=True)
+            ordered = [(o.colour, o.shape) for _, o in sorted(places, key=lambda place: place[0])]
+            true.add(tuple(ordered))
+    assert said and said <= true
+    names = [f"{shape} {colour}" for shape in SHAPES for colour in LIGHT.colours]
+    for caption, (left, right) in zip(read[4:], batch.sides.tolist(), strict=True):
+        shapes = [names[c - WALL_CLASS - 1].split()[::-1] for c in (left, right)]
+        assert tuple(map(tuple, shapes)) in said and all(" ".join(s) in caption for s in shapes)
+
+
+def test_what_captions_have_on_either_side_is_read_at_their_end() -> None:
+    """The loss by hand, of a head that names the left by the last token's first feature, the right by its second."""
+    hidden = torch.tensor([[[9.0, 9.0], [1.0, 0.0]], [[9.0, 9.0], [0.0, 2.0]]])
+    head = torch.nn.Linear(2, 6, bias=False)  # three classes to the left, three to the right
+    head.weight.data = torch.tensor([[1.0, 0], [0, 0], [0, 0], [0, 0], [0, 1.0], [0, 0]])
+    encoder = SimpleNamespace(text_encoder=lambda tokens: SimpleNamespace(last_hidden_state=hidden))
+    module: Any = SimpleNamespace(name_sides=head, denoiser=encoder)
+    found = TabletopUNet._placing(module, torch.zeros(2, 2, dtype=torch.long), torch.tensor([[0, 1], [2, 1]]))
+    e = math.e
+    right = [e / (e + 2), 1 / 3, 1 / 3, e**2 / (e**2 + 2)]  # the first caption's two sides, the second's
+    assert found.item() == pytest.approx(-sum(map(math.log, right)) / 4)
+    assert TabletopUNet._placing(module, torch.empty(0, 2), torch.empty(0, 2)).item() == 0
 
 
 @pytest.mark.slow
