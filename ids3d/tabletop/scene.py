@@ -198,10 +198,12 @@ def forward_cameras(
 ) -> Cameras:
     """Forward-facing cameras: a jittered arc of ±spread degrees about the azimuth, at several heights.
 
-    Inside the room for targets within 0.4 of its axis.
+    Inside the room for targets within 0.4 of its axis. They begin a sixth into the arc, so that of 24 every eighth, which
+    is held out, stands amid others: of what only its ends see nothing can be known.
     """
     rng = PortableRandom(seed, "forward")
-    azimuths = [azimuth + spread * (2 * (i + 0.5) / count - 1) + rng.uniform(-2, 2) for i in range(count)]
+    along = [(i + count // 6) % count for i in range(count)]
+    azimuths = [azimuth + spread * (2 * (i + 0.5) / count - 1) + rng.uniform(-2, 2) for i in along]
     elevations = [(22.0, 36.0, 29.0)[i % 3] + rng.uniform(-3, 3) for i in range(count)]
     distances = [rng.uniform(2.35, 2.65) for _ in range(count)]
     return orbit(azimuths, elevations, distances, size, [target] * count)
