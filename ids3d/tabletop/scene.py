@@ -198,8 +198,8 @@ def forward_cameras(
 ) -> Cameras:
     """Forward-facing cameras: a jittered arc of ±spread degrees about the azimuth, at several heights.
 
-    Inside the room for targets within 0.4 of its axis. They begin a sixth into the arc, so that of 24 every eighth, which
-    is held out, stands amid others: of what only its ends see nothing can be known.
+    Inside the room for targets within 0.4 of its axis. They begin a sixth into the arc, so that of 24 every eighth,
+    which is held out, stands amid others: of what only its ends see nothing can be known.
     """
     rng = PortableRandom(seed, "forward")
     along = [(i + count // 6) % count for i in range(count)]

@@ -19,7 +19,7 @@ class Sided:
     """A caption that says rightly which of two objects is on which side of a picture, and the same said wrongly.
 
     Attributes:
-        index: the picture's, in its batch.
+        index: the picture's, among those that it was drawn for.
         right, wrong: the captions.
         left_and_right: the classes of the two objects.
     """

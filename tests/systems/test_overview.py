@@ -77,7 +77,7 @@ def test_the_main_job_is_on_one_screen(
     for part in (
         "the sample scene that comes with ids3d, taken as llff, for its poses_bounds.npy",
         "24 views of 192x192 pixels, 21 to train on, 3 held out (000, 008, 016), true edit known",
-        "forward-facing; near 0.308, far 2.44",
+        "forward-facing; near 0.307, far 2.44",
         "ndc, ",
         "grid of 3,994,272 numbers; rays: 1,200 steps of 2,048 rays",
         "“a red cube and a black cylinder on a wooden floor” to “a blue cube and a black cylinder",
