@@ -79,7 +79,7 @@ def test_the_main_job_is_on_one_screen(
         "24 views of 192x192 pixels, 21 to train on, 3 held out (000, 008, 016), true edit known",
         "forward-facing; near 0.307, far 2.44",
         "ndc, ",
-        "grid of 3,994,272 numbers; rays: 1,200 steps of 2,048 rays",
+        "grid of 4,020,192 numbers; rays: 1,200 steps of 2,048 rays",
         "“a red cube and a black cylinder on a wooden floor” to “a blue cube and a black cylinder",
         "tabletop, made for 128x128, computes in float32; edits at 128x128",
         "ids: w_cut=0 cut_patches=256 fpr_iterations=3 fpr_scale=1 fpr_step=fixed",
