@@ -144,7 +144,7 @@ def test_it_follows_a_run_that_another_process_is_at(finished: SceneJob) -> None
 
 
 def test_a_run_is_watched_held_and_changed(tiny: Tiny, browse: Open) -> None:
-    watched = tiny("edit.steps=400")
+    watched = tiny("edit.steps=4000")  # never done before it is stopped, however slow the browsers are
     live = Live(ADDRESS)
     seen: dict[str, Any] = {}
     failed: list[BaseException] = []
@@ -165,7 +165,7 @@ def test_a_run_is_watched_held_and_changed(tiny: Tiny, browse: Open) -> None:
             held = stage.status.step
             time.sleep(3)
             assert stage.status.step == held
-            until(lambda: f"step {held} of 400" in second.text(), "the step at which it is held")
+            until(lambda: f"step {held} of" in second.text(), "the step at which it is held")
             second.close()
             first.type("Target", "a <b>green</b> cube")
             target = live.viewer.run_panel.target
