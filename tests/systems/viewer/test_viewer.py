@@ -165,7 +165,7 @@ def test_a_run_is_watched_held_and_changed(tiny: Tiny, browse: Open) -> None:
             held = stage.status.step
             time.sleep(3)
             assert stage.status.step == held
-            until(lambda: f"step {held} of" in second.text(), "the step at which it is held")
+            until(lambda: f"step {held} of 4000" in second.text(), "the step at which it is held")
             second.close()
             first.type("Target", "a <b>green</b> cube")
             target = live.viewer.run_panel.target
