@@ -24,6 +24,8 @@ SHAPES = ("cube", "sphere", "cylinder", "cone")
 SIZES = {1: (0.29, 0.31), 2: (0.29, 0.31), 3: (0.21, 0.23)}
 """Between which the sizes of one, two or three objects lie: about one for all, for no caption speaks of it. What takes
 another shape then has one likely size, that of what was there. Three have no room for it."""
+TURN = 8.0
+"""Degrees, at most, that an object is turned from square to the room, for the same reason: one likely turn."""
 FIELD_OF_VIEW = 43.0  # degrees, of both sides of a square picture
 
 HELD_OUT = 1_000_000
@@ -84,7 +86,7 @@ class PortableRandom:
 
 def footprint(thing: Object) -> float:
     """The radius of the circle on the floor that the object stands in."""
-    return thing.size * {"cube": 1.07, "cone": 1.2}.get(thing.shape, 1.0)
+    return thing.size * {"cube": 1.07, "cone": 0.9}.get(thing.shape, 1.0)
 
 
 def sample_scene(seed: int, objects: int | None = None, world: World = LIGHT) -> TabletopScene:
@@ -108,7 +110,7 @@ def sample_scene(seed: int, objects: int | None = None, world: World = LIGHT) ->
             size=rng.uniform(*SIZES[count]),
             x=radius * math.cos(angle),
             y=radius * math.sin(angle),
-            turn=rng.uniform(0, 90),
+            turn=rng.uniform(-TURN, TURN),
         )
         if all(can_stand_beside(thing, other) for other in placed):
             placed.append(thing)

@@ -5,7 +5,8 @@ directions of shapes (3, ...) that broadcast against each other (many rays from 
 and gives the distance to the nearest hit in front, `inf` where there is none. Each `*_normal` takes points (3, n) on
 the surface and gives the outward normals there (3, n). All in the arguments' own precision.
 
-Shapes of one size cover about as much of a picture, so that what takes another shape need not seem nearer or farther.
+Shapes of one size cover about as much of a picture, with their middles and feet at about one height, so that what takes
+another shape need not seem nearer or farther.
 """
 
 from __future__ import annotations
@@ -89,12 +90,12 @@ def _disc(o: Tensor, d: Tensor, height: float, radius: float) -> Tensor:
     return torch.where((x * x + y * y < radius * radius) & (t > EPSILON), t, INF)
 
 
-SLOPE = 0.5  # of the cone: radius lost per unit of height
-CONE_HEIGHT = 2.4  # for size 1
+SLOPE = 0.3  # of the cone: radius lost per unit of height
+CONE_HEIGHT = 3.0  # for size 1
 
 
 def cone_distance(o: Tensor, d: Tensor, size: float) -> Tensor:
-    """A cone of base radius 1.2 · size and height 2.4 · size, tip up; its foot, on the floor, is never seen."""
+    """A cone of base radius 0.9 · size and height 3 · size, tip up; its foot, on the floor, is never seen."""
     height = CONE_HEIGHT * size
     h = height - o[2]
     a = _not_zero(d[0] * d[0] + d[1] * d[1] - SLOPE * SLOPE * d[2] * d[2])
@@ -135,7 +136,7 @@ SHAPE = {
     "cube": Shape(cube_distance, cube_normal, 0.75, 0.75 * math.sqrt(3)),
     "sphere": Shape(sphere_distance, sphere_normal, 1.0, 1.0),
     "cylinder": Shape(cylinder_distance, cylinder_normal, 0.95, math.hypot(0.78, 0.95)),
-    "cone": Shape(cone_distance, cone_normal, 0.9, 1.5),
+    "cone": Shape(cone_distance, cone_normal, 1.365, 1.635),
 }
 
 

@@ -99,12 +99,15 @@ def tufts(dark: Colour, light: Colour) -> Pattern:
 
 
 def veins(dark: Colour, light: Colour) -> Pattern:
-    """Thin dark bends on a light ground."""
+    """Thin dark bends on a light, faintly cloudy ground: pictures do not tell the depth of what is quite plain."""
 
     def albedo(points: Tensor) -> Tensor:
         x, y = points[0], points[1]
         bend = torch.sin(3.1 * x + 2.2 * y + 1.6 * torch.sin(2.3 * y - 1.1 * x) + torch.sin(4.1 * x + 0.5))
-        return _mix(dark, light, 1 - torch.exp(-10 * bend * bend))
+        clouds = torch.sin(5 * x + 2 * torch.sin(2.6 * y + 0.7)) * torch.sin(
+            4.3 * y + 1.5 * torch.sin(3.1 * x)
+        )
+        return _mix(dark, light, 1 - torch.exp(-10 * bend * bend)) * (0.96 + 0.04 * clouds)
 
     return albedo
 
@@ -122,7 +125,7 @@ def unpapered(points: Tensor) -> Tensor:
 def striped(points: Tensor) -> Tensor:
     """Faint upright stripes, so that no wall is without anything to tell its depth by."""
     along = points[0] + points[1]  # on each of the four walls one of them is constant
-    return 0.96 + 0.04 * torch.sin(6.0 * along + 1.5 * torch.sin(2.5 * points[2]))
+    return 0.92 + 0.08 * torch.sin(6.0 * along + 1.5 * torch.sin(2.5 * points[2]))
 
 
 FORMER = World(
