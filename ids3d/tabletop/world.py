@@ -123,7 +123,7 @@ def unpapered(points: Tensor) -> Tensor:
 
 
 def striped(points: Tensor) -> Tensor:
-    """Faint upright stripes, so that no wall is without anything to tell its depth by."""
+    """Upright stripes, so that no wall is without anything to tell its depth by."""
     along = points[0] + points[1]  # on each of the four walls one of them is constant
     return 0.92 + 0.08 * torch.sin(6.0 * along + 1.5 * torch.sin(2.5 * points[2]))
 
