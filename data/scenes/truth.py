@@ -3,7 +3,7 @@
 `captions.json` reads {"source": ..., "target": ...}; that of a tabletop scene has {"world": "tabletop"} too. Then
 `edited/` and `masks/` hold, for each held-out view, a PNG of its name with the true edit, and with what the edit
 touches. Elsewhere folders of those names are somebody's own, and are left alone. `depth/`, where it is there, has the
-true depths of the scene before the edit.
+true depths of the scene before the edit, for each held-out view.
 """
 
 from __future__ import annotations
@@ -71,23 +71,23 @@ def read_truth(
         UserError: a view's image is missing, or does not fit the view.
     """
     height, width = size
-    paths = {name: [root / name / f"{key}.png" for key in keys] for name in ("edited", "masks")}
+    folders = ("edited", "masks", "depth") if (root / "depth").is_dir() else ("edited", "masks")
+    paths = {name: [root / name / f"{key}.png" for key in keys] for name in folders}
     for path in (path for files in paths.values() for path in files):
         if not path.is_file():
             raise UserError(
-                f"there is no {path}: each held-out view needs one in edited/ and one in masks/ (data.truth=false: "
-                "the folders hold something else)"
+                f"there is no {path}: each held-out view needs one in {'/, '.join(folders)}/ (data.truth=false: the "
+                "folders hold something else)"
             )
-    edited, masks = ([inspect(path, width, height) for path in files] for files in paths.values())
+    edited, masks = ([inspect(path, width, height) for path in paths[name]] for name in ("edited", "masks"))
     for photograph in (*edited, *masks):
         if (photograph.width, photograph.height) < (width, height):
             raise UserError(f"{photograph.path} is smaller than its view ({width}x{height})")
     images, _ = read_photographs(edited, height, width, background, undistortions)
     masked = read_masks(paths["masks"], height, width, undistortions)
-    files = [root / "depth" / f"{key}.png" for key in keys]
-    if not all(path.is_file() for path in files) or any(undistortions):
+    if "depth" not in paths or any(undistortions):
         return Truth(images, masked)
-    return Truth(images, masked, torch.stack([scale * read_depth(path, height, width) for path in files]))
+    return Truth(images, masked, scale * torch.stack([read_depth(p, height, width) for p in paths["depth"]]))
 
 
 def read_depth(path: Path, height: int, width: int) -> Tensor:

@@ -54,6 +54,22 @@ def test_llff_read_back(layout: str, tmp_path: Path) -> None:
         assert (scene.truth.depths[row] - depth).abs().max() <= 0.51 * DEPTH_UNIT * scene.to_scene.scale
 
 
+def test_true_depths_are_all_there_or_none_are(tmp_path: Path) -> None:
+    write_llff(tmp_path, EDIT, forward_cameras(1, 9, 24), supersampling=1)
+    first, *others = sorted((tmp_path / "depth").iterdir())
+    first.unlink()
+    with pytest.raises(
+        UserError, match=f"there is no {first}: each held-out view needs one in edited/, masks/, depth/"
+    ):
+        LLFF(LLFF.Config(root=str(tmp_path))).load()
+    for path in others:
+        path.unlink()
+    (tmp_path / "depth").rmdir()
+    truth = LLFF(LLFF.Config(root=str(tmp_path))).load().truth
+    assert truth is not None
+    assert truth.depths is None
+
+
 def test_a_depth_map_is_read_at_the_middles_of_larger_pixels(tmp_path: Path) -> None:
     path, there = tmp_path / "depth.png", np.arange(6 * 9, dtype=np.uint16).reshape(6, 9)
     Image.fromarray(there).save(path)
