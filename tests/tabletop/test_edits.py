@@ -21,7 +21,16 @@ from ids3d.tabletop.edits import (
     sample_edit,
 )
 from ids3d.tabletop.render import FIRST_OBJECT
-from ids3d.tabletop.scene import HELD_OUT, Light, Object, TabletopScene, can_stand_beside, orbit
+from ids3d.tabletop.scene import (
+    HELD_OUT,
+    SHAPES,
+    Light,
+    Object,
+    TabletopScene,
+    can_stand_beside,
+    footprint,
+    orbit,
+)
 from ids3d.tabletop.world import FORMER, LIGHT, World
 
 SCENE = TabletopScene(
@@ -110,3 +119,10 @@ def test_edits_by_hand() -> None:
     with pytest.raises(ValueError, match="no edit"):
         sample_edit(0, ("paint",))
     assert held_out_edit(3) == sample_edit(HELD_OUT + 3)
+
+
+def test_whatever_stands_somewhere_has_room_for_another_shape() -> None:
+    """Else an object close beside another could become nothing, and no edit of its seed could be drawn."""
+    room = {shape: footprint(Object(shape, "red", 0.3, 0, 0)) for shape in SHAPES}
+    for shape, own in room.items():
+        assert any(other <= own for another, other in room.items() if another != shape), shape
