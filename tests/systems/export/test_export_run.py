@@ -211,10 +211,14 @@ def test_another_device_than_the_runs_is_refused_where_there_is_none(edited: Pat
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("space", ["box", "auto"])  # auto: normalised device coordinates
-def test_a_mesh_of_the_sample_scene_agrees_with_its_reconstruction(tmp_path: Path, space: str) -> None:
+@pytest.mark.parametrize(  # auto: normalised device coordinates
+    ("space", "size", "voxels"), [("box", 96, 400_000), ("auto", 128, 700_000)]
+)
+def test_a_mesh_of_the_sample_scene_agrees_with_its_reconstruction(
+    tmp_path: Path, space: str, size: int, voxels: int
+) -> None:
     settings = ["tracking=none", "tag=t", f"output={tmp_path}", "stage=reconstruct", f"data.space={space}"]
-    settings += ["data.max_size=96", "geometry.voxels=400000", "reconstruct.validate_every=0"]
+    settings += [f"data.max_size={size}", f"geometry.voxels={voxels}", "reconstruct.validate_every=0"]
     job = load([CONFIG], settings)
     assert isinstance(job, SceneJob)
     run(job)
