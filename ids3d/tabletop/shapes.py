@@ -5,8 +5,8 @@ directions of shapes (3, ...) that broadcast against each other (many rays from 
 and gives the distance to the nearest hit in front, `inf` where there is none. Each `*_normal` takes points (3, n) on
 the surface and gives the outward normals there (3, n). All in the arguments' own precision.
 
-Shapes of one size cover about as much of a picture, with their middles and feet at about one height, so that what takes
-another shape need not seem nearer or farther.
+Shapes of one size cover about as much of a picture, and their feet reach about as far, so that what takes another shape
+need not seem nearer or farther.
 """
 
 from __future__ import annotations
