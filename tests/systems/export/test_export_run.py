@@ -213,7 +213,8 @@ def test_another_device_than_the_runs_is_refused_where_there_is_none(edited: Pat
 @pytest.mark.slow
 @pytest.mark.parametrize(
     # auto: normalised device coordinates, in which 400,000 voxels are too coarse where the far floor meets the wall
-    ("space", "size", "voxels"), [("box", 96, 400_000), ("auto", 128, 700_000)]
+    ("space", "size", "voxels"),
+    [("box", 96, 400_000), ("auto", 128, 700_000)],
 )
 def test_a_mesh_of_the_sample_scene_agrees_with_its_reconstruction(
     tmp_path: Path, space: str, size: int, voxels: int
