@@ -91,11 +91,11 @@ def _disc(o: Tensor, d: Tensor, height: float, radius: float) -> Tensor:
 
 
 SLOPE = 0.3  # of the cone: radius lost per unit of height
-CONE_HEIGHT = 3.0  # for size 1
+CONE_HEIGHT = 3.3  # for size 1
 
 
 def cone_distance(o: Tensor, d: Tensor, size: float) -> Tensor:
-    """A cone of base radius 0.9 · size and height 3 · size, tip up; its foot, on the floor, is never seen."""
+    """A cone of base radius 0.99 · size and height 3.3 · size, tip up; its foot, on the floor, is never seen."""
     height = CONE_HEIGHT * size
     h = height - o[2]
     a = _not_zero(d[0] * d[0] + d[1] * d[1] - SLOPE * SLOPE * d[2] * d[2])
@@ -136,7 +136,7 @@ SHAPE = {
     "cube": Shape(cube_distance, cube_normal, 0.75, 0.75 * math.sqrt(3)),
     "sphere": Shape(sphere_distance, sphere_normal, 1.0, 1.0),
     "cylinder": Shape(cylinder_distance, cylinder_normal, 0.95, math.hypot(0.78, 0.95)),
-    "cone": Shape(cone_distance, cone_normal, 1.365, 1.635),
+    "cone": Shape(cone_distance, cone_normal, 1.5015, 1.7985),
 }
 
 

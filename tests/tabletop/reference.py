@@ -27,7 +27,7 @@ def implicit(thing: Object, points: np.ndarray) -> np.ndarray:
         return np.maximum(np.maximum(abs(x), abs(y)), abs(z - 0.75 * s)) - 0.75 * s
     if thing.shape == "cylinder":
         return np.maximum(r - 0.78 * s, abs(z - 0.95 * s) - 0.95 * s)
-    return np.maximum(r - 0.3 * (3 * s - z), -z)
+    return np.maximum(r - 0.3 * (3.3 * s - z), -z)
 
 
 def first_hit(
