@@ -13,10 +13,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from ids3d.errors import UserError
 from ids3d.progress import track
 from ids3d.tabletop.render import render
 from ids3d.tabletop.scene import HELD_OUT, sample_camera, sample_scene
 from ids3d.tabletop.world import LIGHT, WORLDS, World
+
+CHECKED = 64  # of pictures that were there, how many are rendered once more and compared
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,7 @@ def load_dataset(
     """The pictures of consecutive seeds, rendered at the first call and read from disk after it.
 
     The files hold all pictures so far from the first seed on, without a header: whoever wants more appends to them, and
-    what a killed process has rendered is not lost.
+    what a killed process has rendered is not lost. Raises UserError if they are not what the code renders now.
     """
     if seeds.start < HELD_OUT < seeds.stop:
         raise ValueError(f"seeds {seeds.start} to {seeds.stop} are partly held out")
@@ -53,10 +56,19 @@ def load_dataset(
     paths = {what: folder / f"{world.name}-{size}-from-{seeds.start}.{what}" for what in shapes}
     for path in paths.values():
         path.touch()
+    there = min(len(seeds), *(paths[what].stat().st_size // math.prod(shapes[what]) for what in shapes))
     if any(paths[what].stat().st_size < len(seeds) * math.prod(shapes[what]) for what in shapes):
         _render_more(paths["rgb"], paths["ids"], seeds, size, world.name, workers)
     arrays = (np.memmap(paths[what], np.uint8, "c", shape=(len(seeds), *shapes[what])) for what in shapes)
-    return TabletopDataset(seeds, *arrays)
+    data = TabletopDataset(seeds, *arrays)
+    for i in range(0, there, max(1, -(-there // CHECKED))):
+        picture, shown = render_seed(seeds[i], size, world.name)
+        if np.abs(data.rgb[i].astype(int) - picture).max() > 1 or (data.ids[i] != shown).mean() > 0.01:
+            raise UserError(
+                f"{paths['rgb']}: the picture of seed {seeds[i]} is not the one of this version of the tabletop world: "
+                f"delete this file and {paths['ids'].name}, and all are rendered anew"
+            )
+    return data
 
 
 def _render_more(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -110,13 +111,20 @@ class TabletopCLIP(pl.LightningModule):
         self.place_whole = nn.Linear(cfg.width, self.classes)
         data = training_pictures(cfg)
         self.rgb, self.ids, self.described = data.rgb, data.ids, described(data, cfg)
+        self.groups = by_objects([scene for scene, _ in self.described])
         held_out = validation_pictures(cfg)
         self.held_out, self.held_out_described = held_out.rgb, described(held_out, cfg)
 
     def batch_of_step(self, step: int) -> Batch:
-        """A step's pictures, half of the batches mirrored, and what is said of them rightly and wrongly."""
+        """A step's pictures, half of the batches mirrored, and what is said of them rightly and wrongly.
+
+        As many pictures of one, two and three objects each: the more there are, the more there is to mistake.
+        """
         generator = generator_for(self.seed, "train", step)
-        index = torch.randint(len(self.rgb), (self.cfg.batch_size,), generator=generator).tolist()
+        index = [
+            group[int(torch.randint(len(group), (), generator=generator))]
+            for group, _ in zip(itertools.cycle(self.groups), range(self.cfg.batch_size), strict=False)
+        ]
         images, ids = torch.from_numpy(self.rgb[index]), torch.from_numpy(self.ids[index])
         scenes, where = map(list, zip(*(self.described[i] for i in index), strict=True))
         if torch.rand((), generator=generator) < 0.5:
@@ -247,6 +255,14 @@ class TabletopCLIP(pl.LightningModule):
         save_half(self.clip, into / "clip")
         self.tokenizer.save_pretrained(into / "clip")
         save_preprocessing(into / "clip", self.cfg.size)
+
+
+def by_objects(scenes: Sequence[TabletopScene]) -> list[list[int]]:
+    """The indices of scenes with one object, with two and so on, leaving out what numbers none has."""
+    groups: dict[int, list[int]] = {}
+    for i, scene in enumerate(scenes):
+        groups.setdefault(len(scene.objects), []).append(i)
+    return [groups[count] for count in sorted(groups)]
 
 
 def start_clip(cfg: TabletopCLIP.Config, tokenizer: CLIPTokenizer) -> CLIPModel:

@@ -167,6 +167,28 @@ def test_a_share_of_each_step_dwells_on_sides(data: Path, tmp_path: Path) -> Non
         assert tuple(map(tuple, shapes)) in said and all(" ".join(s) in caption for s in shapes)
 
 
+@pytest.mark.slow
+def test_a_step_of_the_clip_shows_as_many_pictures_of_each_number_of_objects(
+    data: Path, tmp_path: Path
+) -> None:
+    counts = [len(sample_scene(seed).objects) for seed in range(40)]
+    assert 0 < counts.count(3) < 10  # by themselves three are rare
+    given = (f"train.data={data}", f"train.into={tmp_path / 'prior'}", "train.pictures=40", "device=cpu")
+    job = load(
+        ["configs/tabletop/clip.yaml"], [*given, "train.batch_size=9", f"output={tmp_path}", "tracking=none"]
+    )
+    assert isinstance(job, TrainingJob)
+    module = job.train.build(job.seed, lambda *_: None)
+    batch = module.batch_of_step(5)
+    known = {module.rgb[i].tobytes(): count for i, count in enumerate(counts)}
+    shown = [
+        known.get(image.numpy().tobytes()) or known[image.flip(1).numpy().tobytes()] for image in batch.images
+    ]
+    assert sorted(shown) == [1, 1, 1, 2, 2, 2, 3, 3, 3]
+    again = [image.numpy().tobytes() for image in module.batch_of_step(6).images]
+    assert again != [image.numpy().tobytes() for image in batch.images]
+
+
 def test_what_captions_have_on_either_side_is_read_at_their_end() -> None:
     """The loss by hand, of a head that names the left by the last token's first feature, the right by its second."""
     hidden = torch.tensor([[[9.0, 9.0], [1.0, 0.0]], [[9.0, 9.0], [0.0, 2.0]]])

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ids3d.tabletop import dataset
+from ids3d.errors import UserError
+from ids3d.tabletop import dataset, shapes
 from ids3d.tabletop.dataset import load_dataset, render_seed
 from ids3d.tabletop.scene import HELD_OUT
 from ids3d.tabletop.world import FORMER, LIGHT
@@ -38,3 +39,15 @@ def test_the_files_grow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
 def test_held_out_seeds_never_meet_training(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="held out"):
         load_dataset(range(HELD_OUT - 1, HELD_OUT + 1), 8, tmp_path)
+
+
+def test_pictures_of_another_world_are_not_trained_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seeds = range(3)
+    load_dataset(seeds, 16, tmp_path, workers=1)
+    load_dataset(seeds, 16, tmp_path)
+    monkeypatch.setattr(shapes, "CONE_HEIGHT", 2.0)
+    monkeypatch.setitem(shapes.SHAPE, "cube", shapes.SHAPE["cone"])
+    with pytest.raises(UserError, match=r"delete this file and light-16-from-0\.ids"):
+        load_dataset(seeds, 16, tmp_path)
