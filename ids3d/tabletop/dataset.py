@@ -57,18 +57,27 @@ def load_dataset(
     for path in paths.values():
         path.touch()
     there = min(len(seeds), *(paths[what].stat().st_size // math.prod(shapes[what]) for what in shapes))
-    if any(paths[what].stat().st_size < len(seeds) * math.prod(shapes[what]) for what in shapes):
+
+    def kept(count: int) -> TabletopDataset:
+        arrays = (np.memmap(paths[what], np.uint8, "c", shape=(count, *shapes[what])) for what in shapes)
+        return TabletopDataset(seeds[:count], *arrays)
+
+    if there:
+        _check_world(kept(there), world, paths["rgb"], paths["ids"])
+    if there < len(seeds):
         _render_more(paths["rgb"], paths["ids"], seeds, size, world.name, workers)
-    arrays = (np.memmap(paths[what], np.uint8, "c", shape=(len(seeds), *shapes[what])) for what in shapes)
-    data = TabletopDataset(seeds, *arrays)
-    for i in range(0, there, max(1, -(-there // CHECKED))):
-        picture, shown = render_seed(seeds[i], size, world.name)
+    return kept(len(seeds))
+
+
+def _check_world(data: TabletopDataset, world: World, rgb_path: Path, ids_path: Path) -> None:
+    """Render some of the pictures that were there once more. Raises UserError where they are others."""
+    for i in range(0, len(data.seeds), -(-len(data.seeds) // CHECKED)):
+        picture, shown = render_seed(data.seeds[i], data.rgb.shape[1], world.name)
         if np.abs(data.rgb[i].astype(int) - picture).max() > 1 or (data.ids[i] != shown).mean() > 0.01:
             raise UserError(
-                f"{paths['rgb']}: the picture of seed {seeds[i]} is not the one of this version of the tabletop world: "
-                f"delete this file and {paths['ids'].name}, and all are rendered anew"
+                f"{rgb_path}: the picture of seed {data.seeds[i]} is not the one of this version of the tabletop "
+                f"world: delete this file and {ids_path.name}, and all are rendered anew"
             )
-    return data
 
 
 def _render_more(
