@@ -39,7 +39,7 @@ class SpaceRays:
 
     def distance(self, t: Tensor, ray_indices: Tensor) -> Tensor:
         """World distances (m,) along the rays `ray_indices` (m,) of distances t (m,) in the space."""
-        scale, offset, bend = (x[ray_indices] for x in (self.scale, self.offset, self.bend))
+        scale, offset, bend = (x.index_select(0, ray_indices) for x in (self.scale, self.offset, self.bend))
         return offset + scale * t / (1 - bend * t)
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from ids3d.models.geometry.protocol import Smoothing
 from ids3d.models.guidance.protocol import Guidance
 from ids3d.models.priors.protocol import Prior, Prompt
 from ids3d.models.renderers.protocol import Renderer
@@ -119,10 +120,11 @@ def ray_costs(renderer: Renderer, scene: Scene, rays_at_once: int, device: torch
     def step() -> None:
         renderer.before_step(0, generator)
         pixels = (torch.randint(n, (rays_at_once,), generator=generator).to(device) for n in sides)
-        render, roughness = renderer(cameras.rays_at(*pixels), generator), renderer.regularisation(generator)
+        render = renderer(cameras.rays_at(*pixels), generator)
         adam.zero_grad()
-        loss = render.rgb.square().mean() + render.distortion() + roughness.density + roughness.appearance
+        loss = render.rgb.square().mean() + render.distortion()
         loss.backward()  # type: ignore[no-untyped-call]
+        renderer.smooth(Smoothing(1.0, 1.0), generator)
         adam.step()
 
     trained = seconds_of(step, device, times=3) / rays_at_once

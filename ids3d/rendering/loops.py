@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 Array = np.ndarray[Any, Any]
+ONE = np.uint64(1)
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -148,7 +149,7 @@ def march_seen(
     shift: Any,
     thickness: Any,
     least_value: Any,
-    least_light: Any,
+    most_passed: Any,
     first_ray: int,
     last_ray: int,
     counts: Array,
@@ -161,14 +162,14 @@ def march_seen(
             one over the stretched box's side.
         thickness: of a step, of density 1.
         least_value: of the table, for a step to be noted.
-        least_light: the transmittance with which a ray ends.
+        most_passed: the optical thickness after which a ray ends.
     """
     half = step / 2
     x, y, z = resolution
     real = table.dtype.type
-    ends = real(x - 1), real(y - 1), real(z - 1)
+    ends, one = (real(x - 1), real(y - 1), real(z - 1)), real(1)
     for ray in range(first_ray, last_ray):
-        o, d, n, light = origins[ray], directions[ray], 0, real(1)
+        o, d, n, passed = origins[ray], directions[ray], 0, real(0)
         first, last = steps_within(o, d, aabbs, near[ray], far[ray], step)
         for step_number in range(first, last):
             t = near[ray] + step_number * step + half
@@ -192,8 +193,8 @@ def march_seen(
             found[ray, n] = step_number
             n += 1
             raised = value + shift
-            light *= math.exp(-thickness * (raised if raised > 20 else math.log1p(math.exp(raised))))
-            if light < least_light:
+            passed += thickness * (raised if raised > 20 else math.log(one + math.exp(raised)))
+            if passed > most_passed:
                 break
         counts[ray] = n
 
@@ -234,18 +235,26 @@ def interpolate(
     x, y, z = resolution
     real = positions.dtype.type
     ends = real(x - 1), real(y - 1), real(z - 1)
+    channels = table.shape[1]
+    # Numbers without a sign, which need not be looked at whether they count from the end.
+    nodes, out, beside = table.reshape(-1), values.reshape(-1), np.uint64(channels)
     for n in range(first, last):
         i, a, u = cell_of(positions[n, 0], ends[0])
         j, b, v = cell_of(positions[n, 1], ends[1])
         k, c, w = cell_of(positions[n, 2], ends[2])
-        row = (i * y + j) * z + k
-        for channel in range(table.shape[1]):
-            total = real(0)
-            for corner in range(4):
-                at = row + (corner // 2) * y * z + (corner % 2) * z
-                weight = (u if corner // 2 else a) * (v if corner % 2 else b)
-                total += weight * (c * table[at, channel] + w * table[at + 1, channel])
-            values[n, channel] = total
+        p = np.uint64(((i * y + j) * z + k) * channels)
+        q, r, s = (
+            p + np.uint64(z * channels),
+            p + np.uint64(y * z * channels),
+            p + np.uint64((y + 1) * z * channels),
+        )
+        ab, av, ub, uv = a * b, a * v, u * b, u * v
+        at = np.uint64(n * channels)
+        for _ in range(channels):
+            low = ab * (c * nodes[p] + w * nodes[p + beside]) + av * (c * nodes[q] + w * nodes[q + beside])
+            low += ub * (c * nodes[r] + w * nodes[r + beside])
+            out[at] = low + uv * (c * nodes[s] + w * nodes[s + beside])
+            at, p, q, r, s = at + ONE, p + ONE, q + ONE, r + ONE, s + ONE
 
 
 @compiled
@@ -261,6 +270,8 @@ def spread(
     x, y, z = resolution
     real = positions.dtype.type
     ends = real(x - 1), real(y - 1), real(z - 1)
+    channels = grad.shape[1]
+    given, nodes, beside = grad.reshape(-1), table_grad.reshape(-1), np.uint64(channels)
     for n in range(len(positions)):
         i, a, u = cell_of(positions[n, 0], ends[0])
         low, high = i // 4 % parts == part, (i + 1) // 4 % parts == part
@@ -268,12 +279,15 @@ def spread(
             continue
         j, b, v = cell_of(positions[n, 1], ends[1])
         k, c, w = cell_of(positions[n, 2], ends[2])
-        row = (i * y + j) * z + k
+        row = ((i * y + j) * z + k) * channels
         for corner in range(4):
             if not (high if corner // 2 else low):
                 continue
-            at = row + (corner // 2) * y * z + (corner % 2) * z
             weight = (u if corner // 2 else a) * (v if corner % 2 else b)
-            for channel in range(grad.shape[1]):
-                table_grad[at, channel] += c * weight * grad[n, channel]
-                table_grad[at + 1, channel] += w * weight * grad[n, channel]
+            here, there = c * weight, w * weight
+            at = np.uint64(row + ((corner // 2) * y + corner % 2) * z * channels)
+            value = np.uint64(n * channels)
+            for _ in range(channels):
+                nodes[at] += here * given[value]
+                nodes[at + beside] += there * given[value]
+                at, value = at + ONE, value + ONE

@@ -126,12 +126,13 @@ def march_seen(
     thickness = step_size / density.unit
     least = density.value_of(-math.log1p(-alpha_threshold) / step_size) if alpha_threshold < 1 else math.inf
     value, axes = density.table.detach().numpy(), density.axes().numpy()
-    shift, thick, least_value, least_light = (
-        density.table.new_tensor(x).numpy()[()] for x in (density.shift, thickness, least, early_stop_eps)
+    most_passed = -math.log(early_stop_eps) if early_stop_eps > 0 else math.inf
+    shift, thick, least_value, most = (
+        density.table.new_tensor(x).numpy()[()] for x in (density.shift, thickness, least, most_passed)
     )
     return _packed_steps(
         lambda a, b, counts, found: loops.march_seen(
-            *(*arrays, value, density.resolution, axes, shift, thick, least_value, least_light),
+            *(*arrays, value, density.resolution, axes, shift, thick, least_value, most),
             a,
             b,
             counts,
@@ -162,6 +163,6 @@ def _packed_steps(
         torch.empty(int(counts.sum()), dtype=torch.int64),
     )
     loops.pack(found.numpy(), starts.numpy(), counts.numpy(), 0, n, steps.numpy(), rays.numpy())
-    begin, place = near_planes[rays], steps.to(near_planes)
+    begin, place = near_planes.index_select(0, rays), steps.to(near_planes)
     t_starts, t_ends = begin + place * step_size, begin + (place + 1) * step_size
     return Samples(t_starts, t_ends, rays, torch.stack([starts, counts], dim=-1))

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from ids3d.config.bounds import check_bounds
 from ids3d.memory import lack_of_memory
 from ids3d.models.geometry.hash_encoding import HashEncoding, Levels
-from ids3d.models.geometry.protocol import ParameterGroups, Regularisation
+from ids3d.models.geometry.protocol import ParameterGroups, Smoothing
 from ids3d.models.geometry.spherical_harmonics import basis
 from ids3d.registry import register
 from ids3d.rendering import DensityGrid
@@ -143,13 +143,16 @@ class HashGeometry(nn.Module):
         """Return False: all resolutions are there from the start."""
         return False
 
-    def regularisation(self, generator: torch.Generator | None) -> Regularisation:
-        """Return the features' mean squares, summed over the levels (Barron et al. 2023, Zip-NeRF, section 4)."""
+    def smooth(self, weights: Smoothing, generator: torch.Generator | None) -> Tensor:
+        """See `Geometry.smooth`: the features' mean squares, summed over the levels (Barron et al. 2023, Zip-NeRF,
+        section 4)."""
         where, look = (
             sum(((GAIN * table).square().mean() for table in grid.by_level()), grid.table.new_zeros(()))
             for grid in (self.where, self.look)
         )
-        return Regularisation(where, look)
+        rough = weights.density * where + weights.appearance * look
+        rough.backward()  # type: ignore[no-untyped-call]
+        return rough.detach()
 
 
 class Network(nn.Module):

@@ -29,11 +29,11 @@ class ParameterGroups:
 
 
 @dataclass(frozen=True)
-class Regularisation:
-    """How rough a field is, as scalars to be minimised: of its density and of its appearance."""
+class Smoothing:
+    """How much a field's roughness counts in what is minimised: its density's and its appearance's."""
 
-    density: Tensor
-    appearance: Tensor
+    density: float
+    appearance: float
 
 
 class Geometry(Protocol):
@@ -61,8 +61,12 @@ class Geometry(Protocol):
         """Return the field's parameters. They are new ones whenever `refine` returned True."""
         ...
 
-    def regularisation(self, generator: torch.Generator | None) -> Regularisation:
-        """Return the field's roughness, at places that the generator draws, or everywhere for None."""
+    def smooth(self, weights: Smoothing, generator: torch.Generator | None) -> Tensor:
+        """Add to the parameters' gradients those of the field's weighted roughness, and return that, a scalar.
+
+        The roughness is that at places which the generator draws, or everywhere for None. Called after a loss's
+        backward pass: a gradient of few places then costs no pass over all of them.
+        """
         ...
 
     def refine(self, share: float) -> bool:

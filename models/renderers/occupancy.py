@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ids3d.cameras import Cameras, Rays
 from ids3d.config.bounds import SHARE, STEPS, STEPS_OR_NONE, check_bounds
 from ids3d.memory import lack_of_memory
-from ids3d.models.geometry.protocol import Geometry, ParameterGroups, Regularisation
+from ids3d.models.geometry.protocol import Geometry, ParameterGroups, Smoothing
 from ids3d.models.renderers.environment import Environment
 from ids3d.models.renderers.protocol import RayRender, Render
 from ids3d.registry import register
@@ -113,12 +113,14 @@ class OccupancyRenderer(nn.Module):
         layout = groups.layout if radius is None else [*groups.layout, radius]
         return ParameterGroups(groups.density, [*groups.appearance, self.environment.raw], layout)
 
-    def regularisation(self, generator: torch.Generator | None) -> Regularisation:
-        """Return the geometry's roughness, see `Geometry.regularisation`, with the environment's in the appearance."""
-        rough = self.geometry.regularisation(generator)
-        if self.environment is None:
+    def smooth(self, weights: Smoothing, generator: torch.Generator | None) -> Tensor:
+        """See `Geometry.smooth`; the environment's roughness counts as the appearance's."""
+        rough = self.geometry.smooth(weights, generator)
+        if self.environment is None or not weights.appearance:
             return rough
-        return Regularisation(rough.density, rough.appearance + self.environment.roughness())
+        behind = weights.appearance * self.environment.roughness()
+        behind.backward()  # type: ignore[no-untyped-call]
+        return rough + behind.detach()
 
     def refine(self, share: float) -> bool:
         """Bring the geometry to a share of its full resolution; see `Geometry.refine`."""
@@ -149,7 +151,8 @@ class OccupancyRenderer(nn.Module):
         n = len(rays)
         cast = self.space.cast(rays, self.near, self.far)
         samples = self._visible_samples(cast, generator)
-        densities, colours = self.geometry(_points(cast, samples), rays.directions[samples.ray_indices])
+        along = rays.directions.index_select(0, samples.ray_indices)
+        densities, colours = self.geometry(_points(cast, samples), along)
         weights, _, _ = weights_from_density(samples.t_starts, samples.t_ends, densities, samples.packed_info)
         distance = cast.distance(samples.midpoints, samples.ray_indices)
         values = torch.cat([colours, distance[:, None], torch.ones_like(colours[:, :1])], dim=-1)
@@ -236,5 +239,5 @@ def _fitting(diagonal: float, geometry: Geometry) -> int:
 
 def _points(rays: SpaceRays, samples: Samples) -> Tensor:
     """Return the samples' midpoints (n_samples, 3) in the space."""
-    origins, directions = rays.origins[samples.ray_indices], rays.directions[samples.ray_indices]
-    return origins + samples.midpoints[:, None] * directions
+    origins, directions = (x.index_select(0, samples.ray_indices) for x in (rays.origins, rays.directions))
+    return directions.mul_(samples.midpoints[:, None]).add_(origins)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ids3d.cameras import Cameras, Rays
-from ids3d.models.geometry.protocol import Geometry, ParameterGroups, Regularisation
+from ids3d.models.geometry.protocol import Geometry, ParameterGroups, Smoothing
 from ids3d.rendering import Samples, distortion
 from ids3d.scene import SceneBounds
 
@@ -72,8 +72,8 @@ class Renderer(Protocol):
         """Return the parameters of the geometry and of what is behind it; new ones whenever `refine` returned True."""
         ...
 
-    def regularisation(self, generator: torch.Generator | None) -> Regularisation:
-        """Return the field's roughness, at places that the generator draws, or everywhere for None."""
+    def smooth(self, weights: Smoothing, generator: torch.Generator | None) -> Tensor:
+        """Add to the parameters' gradients those of the weighted roughness, and return that; see `Geometry.smooth`."""
         ...
 
     def refine(self, share: float) -> bool:

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from ids3d.config.bounds import STEPS, STEPS_OR_NONE, WEIGHT, check_bounds
 from ids3d.metrics import psnr
+from ids3d.models.geometry.protocol import Smoothing
 from ids3d.models.renderers.protocol import RayRender, Renderer
 from ids3d.registry import register
 from ids3d.scene import Scene
@@ -160,10 +161,6 @@ class Reconstruct(pl.LightningModule):
         render = self.renderer(self._train.cameras.rays_at(*pixels), generator)
         error = self._error(render, pixels, generator)
         loss = error
-        if cfg.tv_density or cfg.tv_appearance:
-            roughness = self.renderer.regularisation(generator)
-            rough = cfg.tv_density * roughness.density + cfg.tv_appearance * roughness.appearance
-            loss = loss + self._smoothing * rough
         if cfg.distortion:
             grown = ((self.global_step + 1) / cfg.steps) ** 2
             loss = loss + grown * cfg.distortion / self.scene.bounds.length * render.distortion()
@@ -171,6 +168,13 @@ class Reconstruct(pl.LightningModule):
         self.log("reconstruct/batch_psnr", -10 * error.detach().log10(), prog_bar=True)
         self.log("reconstruct/samples_per_ray", len(render.samples) / cfg.rays_per_step)
         return loss
+
+    def on_after_backward(self) -> None:
+        """Add the roughness's gradient: that of a slab, which in the loss would cost a pass over all of the grid."""
+        share, cfg = self._smoothing, self.cfg
+        weights = Smoothing(share * cfg.tv_density, share * cfg.tv_appearance)
+        generator = generator_for(self.seed, "smooth", self.global_step)  # one slab for all processes
+        self.log("reconstruct/roughness", self.renderer.smooth(weights, generator))
 
     def _error(
         self, render: RayRender, pixels: tuple[Tensor, Tensor, Tensor], generator: torch.Generator

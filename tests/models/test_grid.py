@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ids3d.models.geometry.grid import GridGeometry
+from ids3d.models.geometry.protocol import Smoothing
 from ids3d.models.geometry.spherical_harmonics import basis
 from ids3d.models.geometry.trilinear import Trilinear
 from ids3d.scene import SceneBounds
@@ -248,22 +249,56 @@ def test_a_checkpoint_of_another_resolution() -> None:
 def test_total_variation() -> None:
     geometry = grid()
     x, y, z = geometry.resolution
-    everywhere = geometry.regularisation(None)
-    for part, parameter in zip(
-        (everywhere.density, everywhere.appearance), geometry.parameters(), strict=True
+    for weights, parameter in zip(
+        (Smoothing(2.0, 0.0), Smoothing(0.0, 2.0)), geometry.parameters(), strict=True
     ):
         volume = parameter.detach().view(x, y, z, -1).numpy()
         expected = sum(float((np.diff(volume, axis=axis) ** 2).mean()) for axis in range(3))
-        assert part.item() == pytest.approx(expected, rel=1e-5)
+        assert geometry.smooth(weights, None).item() == pytest.approx(2 * expected, rel=1e-5)
     # Slabs: their mean over all places comes close to the whole.
-    slabs = [geometry.regularisation(torch.Generator().manual_seed(s), planes=2).density for s in range(40)]
-    whole = geometry.regularisation(None).density.item()
+    both = Smoothing(1.0, 0.5)
+    slabs = [geometry.smooth(both, torch.Generator().manual_seed(s), planes=2) for s in range(40)]
+    whole = geometry.smooth(both, None).item()
     assert torch.stack(slabs).mean().item() == pytest.approx(whole, rel=0.15)  # of 40 draws
-    some = geometry.regularisation(torch.Generator(), planes=2)
-    (some.density + some.appearance).backward()
-    assert geometry.raw_appearance.grad is not None
-    touched = geometry.raw_appearance.grad.view(x, y, z, 3).abs().sum((1, 2, 3)) > 0
-    assert int(touched.sum()) == 3
+
+
+@pytest.mark.parametrize("slab", [True, False])
+@pytest.mark.parametrize("before", [True, False])
+def test_the_gradient_of_the_total_variation(slab: bool, before: bool) -> None:
+    """It is added to what is there, if anything, where the slab lies; as finite differences have it."""
+    geometry = grid(sh_degree=1).double()
+    with torch.no_grad():
+        for parameter in geometry.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)))
+    weights = Smoothing(0.3, 0.7)
+
+    def rough() -> float:
+        where = torch.Generator().manual_seed(5) if slab else None
+        return geometry.smooth(weights, where, planes=2).item()
+
+    for parameter in geometry.parameters():
+        parameter.grad = torch.ones_like(parameter) if before else None
+    rough()
+    gradients = [parameter.grad.clone() - float(before) for parameter in geometry.parameters()]  # type: ignore[union-attr]
+    x, y, z = geometry.resolution
+    for parameter, found in zip(geometry.parameters(), gradients, strict=True):
+        row = int(found.abs().sum(1).argmax())
+        values = []
+        for shift in (1e-4, -2e-4):
+            with torch.no_grad():
+                parameter[row, 0] += shift
+            values.append(rough())
+        assert found[row, 0].item() == pytest.approx((values[0] - values[1]) / 2e-4, rel=1e-5)
+        if parameter is not geometry.raw_harmonics:
+            touched = found.view(x, y, z, -1).abs().sum((1, 2, 3)) > 0
+            assert int(touched.sum()) == (3 if slab else x)
+        with torch.no_grad():
+            parameter[row, 0] += 1e-4
+
+
+def test_what_is_frozen_is_not_smoothed() -> None:
+    geometry = grid(freeze_density=True)
+    assert geometry.smooth(Smoothing(1.0, 0.0), None) == 0 and geometry.raw_density.grad is None
 
 
 @pytest.mark.parametrize("settings", [{"voxels": 7}, {"sh_degree": 3}, {"initial_alpha": 0.0}])

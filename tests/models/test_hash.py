@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from ids3d.models.geometry import hash_encoding
 from ids3d.models.geometry.hash import HashGeometry
 from ids3d.models.geometry.hash_encoding import HashEncoding, Levels
+from ids3d.models.geometry.protocol import Smoothing
 from ids3d.models.renderers.occupancy import OccupancyRenderer
 from ids3d.scene import SceneBounds
 from tests.models.test_cuda_calls import OnCuda, plain
@@ -219,9 +220,10 @@ def test_what_it_says_of_its_roughness_is_of_both_grids() -> None:
     with torch.no_grad():
         field.where.table.fill_(5.0)
         field.look.table.fill_(10.0)
-    with torch.no_grad():
-        rough, levels = field.regularisation(None), field.where.levels.count
-    assert rough.density == pytest.approx(levels * 1.0) and rough.appearance == pytest.approx(levels * 4.0)
+    levels = field.where.levels.count
+    assert field.smooth(Smoothing(3.0, 0.0), None) == pytest.approx(3 * levels * 1.0)
+    assert field.smooth(Smoothing(0.0, 1.0), None) == pytest.approx(levels * 4.0)
+    assert field.where.table.grad is not None and field.where.table.grad.min() > 0
 
 
 def test_the_steps_of_a_march_follow_its_detail() -> None:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from ids3d.cameras import Cameras, Rays, look_at, pinhole
 from ids3d.models.geometry.grid import GridGeometry
+from ids3d.models.geometry.protocol import Smoothing
 from ids3d.models.renderers.occupancy import OccupancyRenderer
 from ids3d.registry import find
 from ids3d.scene import SceneBounds
@@ -273,14 +274,16 @@ def test_the_panorama_is_smoothed_and_only_a_reconstruction_moves_it_away() -> N
     groups = renderer.parameter_groups()
     assert [p is renderer.environment.raw for p in groups.appearance] == [False, True]
     assert [p is renderer.environment.raw_radius for p in groups.layout] == [True]
-    alone = geometry.regularisation(None)
+    weights = Smoothing(0.0, 2.0)
+    alone = geometry.smooth(weights, None)
     with torch.no_grad():
         renderer.environment.raw[..., ::2] = (
             1.0  # stripes: beside each pixel of a row another, above it the same
         )
     # The row's own two edges are compared with their neighbours across the seam, too: w + 1 pairs in a row.
-    assert float(renderer.regularisation(None).appearance - alone.appearance) == pytest.approx(1.0)
-    assert renderer.regularisation(None).density == alone.density
+    assert float(renderer.smooth(weights, None) - alone) == pytest.approx(2.0)
+    assert renderer.environment.raw.grad is not None and renderer.environment.raw.grad.abs().min() > 0
+    assert renderer.smooth(Smoothing(1.0, 0.0), None) == geometry.smooth(Smoothing(1.0, 0.0), None)
     ahead = NDC(torch.eye(3), torch.zeros(3), near=1.0, depth=1.0)
     far = OccupancyRenderer(OccupancyRenderer.Config(), geometry, replace(bounds, space=ahead))
     assert far.environment is not None and far.parameter_groups().layout == []

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ids3d.models.geometry.protocol import ParameterGroups, Regularisation
+from ids3d.models.geometry.protocol import ParameterGroups, Smoothing
 from ids3d.scene import SceneBounds
 
 
@@ -52,8 +52,12 @@ class Blobs(nn.Module):
     def parameter_groups(self) -> ParameterGroups:
         return ParameterGroups([self.centres, self.log_radii, self.raw_density], [self.raw_colours])
 
-    def regularisation(self, generator: torch.Generator | None) -> Regularisation:
-        return Regularisation(self.raw_density.square().mean(), self.raw_colours.var())
+    def smooth(self, weights: Smoothing, generator: torch.Generator | None) -> Tensor:
+        rough = (
+            weights.density * self.raw_density.square().mean() + weights.appearance * self.raw_colours.var()
+        )
+        rough.backward()
+        return rough.detach()
 
     def refine(self, share: float) -> bool:
         return False
