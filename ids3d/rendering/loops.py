@@ -47,8 +47,10 @@ def in_parts(do: Callable[[int, int], object], n: int, least: int = 1024) -> Non
     if parts == 1:
         do(0, n)
         return
-    edges = [n * i // parts for i in range(parts + 1)]
-    for done in [_threads(parts).submit(do, a, b) for a, b in pairwise(edges)]:
+    first, *others = pairwise(n * i // parts for i in range(parts + 1))
+    running = [_threads(parts - 1).submit(do, a, b) for a, b in others]
+    do(*first)
+    for done in running:
         done.result()
 
 
