@@ -61,7 +61,8 @@ class Pace(pl.Callback):
 
     def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
         self.seconds.append(time.perf_counter() - self._start)
-        self.samples.append(float(trainer.callback_metrics["reconstruct/samples_per_ray"]))
+        if "reconstruct/samples_per_ray" in trainer.callback_metrics:  # as it was when it was last logged
+            self.samples.append(float(trainer.callback_metrics["reconstruct/samples_per_ray"]))
 
 
 @dataclass(frozen=True)

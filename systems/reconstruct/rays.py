@@ -164,17 +164,24 @@ class Reconstruct(pl.LightningModule):
         if cfg.distortion:
             grown = ((self.global_step + 1) / cfg.steps) ** 2
             loss = loss + grown * cfg.distortion / self.scene.bounds.length * render.distortion()
-        self.log("reconstruct/loss", loss.detach())
         self.log("reconstruct/batch_psnr", -10 * error.detach().log10(), prog_bar=True)
-        self.log("reconstruct/samples_per_ray", len(render.samples) / cfg.rays_per_step)
+        if self._is_logged():
+            self.log("reconstruct/loss", loss.detach())
+            self.log("reconstruct/samples_per_ray", len(render.samples) / cfg.rays_per_step)
         return loss
+
+    def _is_logged(self) -> bool:
+        """Whether this step is one that Lightning passes on: telling it costs a hundredth of a step each time."""
+        return (self.global_step + 1) % self.trainer.log_every_n_steps == 0  # type: ignore[attr-defined, no-any-return]
 
     def on_after_backward(self) -> None:
         """Add the roughness's gradient: that of a slab, which in the loss would cost a pass over all of the grid."""
         share, cfg = self._smoothing, self.cfg
         weights = Smoothing(share * cfg.tv_density, share * cfg.tv_appearance)
         generator = generator_for(self.seed, "smooth", self.global_step)  # one slab for all processes
-        self.log("reconstruct/roughness", self.renderer.smooth(weights, generator))
+        rough = self.renderer.smooth(weights, generator)
+        if self._is_logged():
+            self.log("reconstruct/roughness", rough)
 
     def _error(
         self, render: RayRender, pixels: tuple[Tensor, Tensor, Tensor], generator: torch.Generator
