@@ -57,7 +57,7 @@ class OccupancyRenderer(nn.Module):
         occupancy_decay: float = 0.8  # what an update leaves of a cell's former opacity
         occupancy_threshold: float = 1e-3  # opacity per step from which a cell is occupied
         # Samples before which less than this is left of the ray's light are left out; 0: none.
-        early_stop_eps: float = 1e-4
+        early_stop_eps: float = 1e-3
         alpha_threshold: float = 1e-4  # samples of less opacity are left out; 0: none
         # Height in pixels of the panorama that is learned where the background is not known, as around an object in a
         # room that its box does not hold, on a dome whose radius is learned too. 0: none, the background is black.
