@@ -171,7 +171,7 @@ class Reconstruct(pl.LightningModule):
         return loss
 
     def _is_logged(self) -> bool:
-        """Whether this step is one that Lightning passes on: telling it costs a hundredth of a step each time."""
+        """Whether this step is one that Lightning passes on to the log; telling it of others costs time for nothing."""
         return (self.global_step + 1) % self.trainer.log_every_n_steps == 0  # type: ignore[attr-defined, no-any-return]
 
     def on_after_backward(self) -> None:

@@ -226,6 +226,7 @@ def test_many_pixels_outvote_the_smoothing(
         self: OccupancyRenderer, weights: Smoothing, generator: torch.Generator | None
     ) -> torch.Tensor:
         asked.append(weights)
+        assert self.parameter_groups().density[0].grad is not None  # the loss's, to which it is added
         return smooth(self, weights, generator)
 
     monkeypatch.setattr(OccupancyRenderer, "smooth", listen)
