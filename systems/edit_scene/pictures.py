@@ -5,14 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ids3d.config.bounds import STEPS, WEIGHT, check_bounds
+from ids3d.config.bounds import SHARE, STEPS, WEIGHT, check_bounds
 from ids3d.guided_filter import guided_filter
 from ids3d.models.renderers.protocol import Renderer
 from ids3d.models.samplers.protocol import Sampler
@@ -23,6 +22,7 @@ from ids3d.systems.edit_scene.editing import EditingSystem
 from ids3d.systems.edit_scene.protocol import EditConfig, SceneEdit
 from ids3d.systems.edit_scene.region import Region
 from ids3d.systems.edit_scene.rounds import FitStep, GuidanceStep, Rounds
+from ids3d.systems.edit_scene.targets import EditedImages, enlarged, fading
 from ids3d.systems.random_background import before_random_background
 from ids3d.systems.work import PASSES, Work
 
@@ -33,7 +33,8 @@ class EditThroughPictures(EditingSystem):
 
     Nothing goes back through the encoder. A view's target is its source plus what the edit changes once decoded,
     source + decode(z_trg) − decode(z_src), always relative to the source, so that what encoder and decoder lose is not
-    lost again in each round, and carried to the photograph's own edges where the prior is coarse (`follow_edges`).
+    lost again in each round, and carried to the photograph's own edges where the prior is coarse (`follow_edges`);
+    where it is not, what they lose of the source goes with what was there (see `targets.fading`).
     Views that were edited differently meet in the field; the next round begins from its renders (Instruct-NeRF2NeRF,
     Haque et al. 2023, replaces images one by one instead). Any guidance serves; a sampler edits the sources once, in a
     single round.
@@ -49,16 +50,18 @@ class EditThroughPictures(EditingSystem):
         views_per_batch: int = 8  # views edited at once: memory and speed, not the result
         fit_steps: int = 60  # steps in which the field is fitted to the edited views, in each round
         rays_per_step: int = 2048  # rays drawn for a step of the fit
+        # Share of them that is drawn by the root of what the edit changes, the rest anywhere: few rays meet an object.
+        changed_rays: float = 0.25
         # Adam's rate of the density at the first step of a round; a tenth of it at the last.
-        lr_density: float = 0.1
-        lr_appearance: float = 0.05  # the same, of the colours
+        lr_density: float = 0.3
+        lr_appearance: float = 0.1  # the same, of the colours
         distortion: float = 0.2  # weight of how far a ray's samples are spread, where the density is free
 
         def __post_init__(self) -> None:
             super().__post_init__()
             check_bounds(self, steps=STEPS, rounds="[1, 1000]", fit_steps=STEPS)
             check_bounds(self, views_per_batch="[1, 1000]", rays_per_step="[1, 1e7]", distortion=WEIGHT)
-            check_bounds(self, lr_density="(0, 100]", lr_appearance="(0, 100]")
+            check_bounds(self, changed_rays=SHARE, lr_density="(0, 100]", lr_appearance="(0, 100]")
 
         @property
         def steps_per_round(self) -> int:
@@ -87,12 +90,12 @@ class EditThroughPictures(EditingSystem):
         self.latents = torch.nn.Parameter(
             torch.zeros(len(views), self.prior.latent_channels, *self.latent_size), requires_grad=False
         )
-        self._change: Tensor | None = None  # of all views' images, (n, H, W, 3), while the field is fitted
+        self._images: EditedImages | None = None  # while the field is fitted to them
         self._all_cameras = self.scene.train.cameras
 
     def setup(self, stage: str) -> None:
         super().setup(stage)
-        self._change = None
+        self._images = None
         self._all_cameras = self._all_cameras.to(self.device)
 
     def steps(self) -> int:
@@ -156,7 +159,7 @@ class EditThroughPictures(EditingSystem):
     def guide(self, step: GuidanceStep) -> dict[str, float]:
         """Set the latents' gradient to the guidance of some views; of a sampler, set the latents themselves."""
         views, is_sampler = list(step.views), isinstance(self.method, Sampler)
-        self._change, self.latents.grad = None, None if is_sampler else torch.zeros_like(self.latents)
+        self._images, self.latents.grad = None, None if is_sampler else torch.zeros_like(self.latents)
         if not views:
             if step.number == 0:
                 self._set(views, self.latents[views])  # takes those of the other processes
@@ -219,7 +222,7 @@ class EditThroughPictures(EditingSystem):
             self.renderer.before_step(index, generator)  # the same in all processes
         if self.processes > 1:
             generator = generator_for(self.seed, "fit/rays", index * self.processes + self.global_rank)
-        inside, outside = self._pixels(generator)
+        inside, outside = self._edited().pixels(cfg.rays_per_step, cfg.changed_rays, generator)
         adam.zero_grad()
         error = self._backward(inside, generator)
         if outside is not None:
@@ -243,7 +246,8 @@ class EditThroughPictures(EditingSystem):
             else:
                 source = self.sources.renderer(rays)
                 base, opacity = source.rgb, None if known is None else source.opacity
-        target = (base + self._changes()[view, row, col]).clamp(0, 1)
+        edited = self._edited()
+        target = (edited.kept[view, row, col] * base + edited.added[view, row, col]).clamp(0, 1)
         render = self.renderer(rays, generator)
         behind = self.scene.bounds.background
         rgb, target = before_random_background(render, target, opacity, behind, generator)
@@ -264,56 +268,34 @@ class EditThroughPictures(EditingSystem):
         for parameter, now in zip(parameters, reached, strict=True):
             parameter.grad *= now
 
-    def _pixels(self, generator: torch.Generator) -> tuple[Tensor, Tensor | None]:
-        """Pixels drawn from all training views, counted through them: from the region, and as many from outside.
-
-        What is outside holds what rays of the region reach, as it was; None where the region is everywhere.
-        """
-        n, cameras = self.cfg.rays_per_step, self._all_cameras
-        if self._split is None:
-            return self._drawn(n, len(cameras) * cameras.height * cameras.width, generator), None
-        inside, outside = (
-            part[self._drawn((n + 1) // 2, len(part), generator)] if len(part) else None
-            for part in self._split
-        )
-        assert inside is not None
-        return inside, outside
-
-    def _drawn(self, n: int, below: int, generator: torch.Generator) -> Tensor:
-        return torch.randint(below, (n,), generator=generator).to(self.device)
-
     def _set_region(self, setting: str, region: Region | None) -> None:
         super()._set_region(setting, region)
-        self._change = None
-        self.__dict__.pop("_split", None)  # that of the region before
-
-    @cached_property
-    def _split(self) -> tuple[Tensor, Tensor] | None:
-        """The numbers of all pixels inside and outside of the region; None: it is everywhere."""
-        if self.region is None:
-            return None
-        inside = self.region.images.flatten() > 0
-        return inside.nonzero()[:, 0], (~inside).nonzero()[:, 0]
+        self._images = None
 
     @torch.no_grad()
-    def _changes(self) -> Tensor:
-        """What the edit changes in the views' images, (n, H, W, 3), at the images' own size."""
-        if self._change is None:
+    def _edited(self) -> EditedImages:
+        """The views' edited images, at the images' own size."""
+        if self._images is None:
             parts = []
             for batch in track(self.rounds.batches, "decoding the edits", unit="batch", delay=QUICK):
                 views = list(batch)
-                change = self.prior.decode(self.latents[views]) - self.prior.decode(self._sources(views))
+                decoded = self.prior.decode(self._sources(views))
+                change = self.prior.decode(self.latents[views]) - decoded
                 change = self._finite_or(torch.zeros_like(change), change)
-                parts.append(self._at_photographs(change, views).permute(0, 2, 3, 1))
-            self._change = torch.cat(parts)
-            if self.region is not None:
-                self._change *= self.region.images[..., None]
-        return self._change
+                parts.append(self._at_photographs(change.float(), decoded.float().nan_to_num(), views))
+            change, faded, decoded = (torch.cat(part) for part in zip(*parts, strict=True))
+            self._images = EditedImages.of(change, faded, decoded, self.region)
+        return self._images
 
-    def _at_photographs(self, change: Tensor, views: list[int]) -> Tensor:
-        """A change (b, 3, h, w) of views at their images' size, as far as the prior asks along the images' edges."""
+    def _at_photographs(
+        self, change: Tensor, decoded: Tensor, views: list[int]
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """What `EditedImages.of` takes, of images (b, 3, h, w) of views: as far as the prior asks along their edges."""
         photographs = self.scene.train.images[views].permute(0, 3, 1, 2).to(self.device)
+        size = photographs.shape[2], photographs.shape[3]
         radius = round(self.prior.follow_edges(*self.texts) * self.prior.downsample)
         if radius:
-            return guided_filter(photographs, change.float(), radius)
-        return F.interpolate(change, photographs.shape[-2:], mode="bicubic")
+            change = guided_filter(photographs, change, radius)
+            return change, torch.zeros_like(change[:, :1]), enlarged(decoded, size)
+        change = enlarged(change, size)
+        return change, fading(change), enlarged(decoded, size)
