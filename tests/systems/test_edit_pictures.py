@@ -10,13 +10,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import imageio.v3 as iio
 import pytest
 import torch
 from torch import Tensor
 
+from ids3d.bench.scene_sources import tabletop_sources
 from ids3d.data.step_batches import StepDataModule
 from ids3d.errors import UserError
-from ids3d.experiment import SceneJob
+from ids3d.experiment import SceneJob, load
+from ids3d.metrics import psnr
 from ids3d.models.guidance.protocol import GuidanceOutput
 from ids3d.models.renderers.protocol import Renderer
 from ids3d.models.samplers.protocol import Sampler
@@ -24,6 +27,7 @@ from ids3d.seeding import generator_for
 from ids3d.systems.edit_scene.pictures import EditThroughPictures
 from ids3d.systems.edit_scene.protocol import SceneEdit
 from ids3d.systems.edit_scene.rounds import FitStep, GuidanceStep
+from ids3d.systems.edit_scene.targets import EditedImages
 from ids3d.systems.fitting import fit
 from ids3d.systems.resuming import ResumeCheckpoint
 from ids3d.systems.scene_edit_phases import SceneEditRun
@@ -175,6 +179,47 @@ def test_a_coarse_priors_change_is_carried_to_the_photographs_edges(
 
         carried, decoded = error(2.0), error(0.0)
         assert carried < 0.75 * decoded
+
+
+@pytest.mark.slow
+def test_a_field_takes_on_the_shape_that_all_images_show(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A sphere that is a cone in every edited image, by the renderer of the scene itself, with the fit's defaults."""
+    folder = tabletop_sources(tmp_path, 2, views=12, size=64)[1].root
+    settings = ["tracking=none", f"data.root={folder}", f"output={tmp_path}", "reconstruct.steps=300"]
+    job = load([Path("configs/ids-llff.yaml")], [*settings, "geometry.voxels=300000"])
+    assert isinstance(job, SceneJob)
+    prior = OneColour(OneColour.Config(image_size=64))
+    with GracefulStop() as stop:
+        work = SceneEditRun(job, stop)
+        source = work.reconstruct().renderer
+        edited = copy.deepcopy(source)
+        edit = SceneEdit(work.scene, source, prior, Constant(torch.zeros(3)), work.prompts, seed=0)
+    system = EditThroughPictures(EditThroughPictures.Config(), edited, edit)
+    train = work.scene.train
+    names = [f"{Path(name).stem}.png" for name in train.names]
+    truths = [torch.from_numpy(iio.imread(folder / "edited" / name)).float() / 255 for name in names]
+    change = torch.stack(truths) - train.images
+    nothing = torch.zeros_like(change).permute(0, 3, 1, 2)
+    system._images = EditedImages.of(change.permute(0, 3, 1, 2), nothing[:, :1], nothing, None)
+    monkeypatch.setattr(system, "manual_backward", lambda loss: loss.backward())
+    _, adam = system.configure_optimizers()
+    for number in range(system.rounds.count):
+        for step in range(system.cfg.fit_steps):
+            system.fit(FitStep(number, step), adam)
+
+    truth = work.scene.truth
+    assert truth is not None
+    cameras = (work.scene.test.cameras[i] for i in range(len(work.scene.test)))
+    shown = zip(cameras, truth.images, truth.masks, strict=True)
+    found = [
+        [psnr(field.render(camera).rgb, image, mask) for field in (source, edited)]
+        + [psnr(edited.render(camera).rgb, image, ~mask)]
+        for camera, image, mask in shown
+    ]
+    before, inside, outside = torch.tensor(found).mean(0).tolist()
+    assert inside > before + 14 and outside > 29
 
 
 def test_a_sampler_edits_the_sources_once(tiny: Tiny) -> None:
