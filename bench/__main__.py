@@ -44,7 +44,7 @@ def make_parser() -> ArgumentParser:
         # The names of stored results hold these three; some studies have no such option.
         command.set_defaults(run=study.run, folder=None, clip=None, lpips=None)
         study.add_options(command)
-        options.add_common(command, study.config)
+        options.add_common(command)
     return parser
 
 

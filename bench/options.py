@@ -23,12 +23,12 @@ from ids3d.tasks import EditTask
 LPIPS = ("clip", "alex", "vgg", "shift-tolerant")
 
 
-def add_common(command: ArgumentParser, config: Sequence[str]) -> None:
-    """Add the options that every study takes; `config` is what all methods share where nothing is said."""
+def add_common(command: ArgumentParser) -> None:
+    """Add the options that every study takes."""
     command.add_argument(
         "--config",
         nargs="+",
-        default=list(config),
+        default=["configs/prior/tabletop.yaml"],
         metavar="FILE",
         help="what all methods share: prior, guidance settings, steps and their length (default: %(default)s)",
     )

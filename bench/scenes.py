@@ -172,10 +172,4 @@ def _is_shared(override: str) -> bool:
     return override.partition("=")[0].partition(".")[0] in ("prior", "guidance")
 
 
-STUDY = Study(
-    "scenes",
-    "scenes edited by every method that gives a gradient",
-    add_options,
-    run,
-    ("configs/prior/tabletop.yaml", "configs/prior/tabletop-scenes.yaml"),
-)
+STUDY = Study("scenes", "scenes edited by every method that gives a gradient", add_options, run)

@@ -35,14 +35,12 @@ class Study:
         help: one line for `--help`.
         add_options: adds what only some studies take; see ids3d.bench.options.
         run: does what the parsed arguments say; its second argument is the command line, for the report.
-        config: the YAML files that say what all methods share, if the command line names none.
     """
 
     name: str
     help: str
     add_options: Callable[[ArgumentParser], None]
     run: Callable[[argparse.Namespace, str], Report]
-    config: tuple[str, ...] = ("configs/prior/tabletop.yaml",)
 
 
 @dataclass(frozen=True)
