@@ -132,7 +132,7 @@ PLACES_IN_PICTURES = [
     ("ids3d.systems.edit_scene.pictures:EditThroughPictures.guide", 3),
     ("torch:save", 2),
     ("ids3d.systems.edit_scene.pictures:EditThroughPictures.fit", 2),
-    ("ids3d.systems.edit_scene.pictures:EditThroughPictures._changes", 1),
+    ("ids3d.systems.edit_scene.pictures:EditThroughPictures._edited", 1),
     ("ids3d.systems.edit_scene.pictures:EditThroughPictures.guide", 2),  # in the second round
     ("ids3d.systems.scene_edit_phases:save_field", 1),
 ]
