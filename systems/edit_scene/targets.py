@@ -52,7 +52,7 @@ class EditedImages:
         return cls(kept, added, cumulative, (inside.nonzero()[:, 0], (~inside).nonzero()[:, 0]))
 
     def pixels(self, n: int, changed: float, generator: torch.Generator) -> tuple[Tensor, Tensor | None]:
-        """Draw n pixels, counted through all views: from the region, and as many from outside in all.
+        """Draw n pixels, counted through all views; with a region, half of them from it and half from outside.
 
         Args:
             changed: the share of those of the region that are drawn in proportion to √|change|: an object of another

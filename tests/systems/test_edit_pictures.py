@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from ids3d.bench.scene_sources import tabletop_sources
+from ids3d.config import find_config
 from ids3d.data.step_batches import StepDataModule
 from ids3d.errors import UserError
 from ids3d.experiment import SceneJob, load
@@ -188,7 +189,7 @@ def test_a_field_takes_on_the_shape_that_all_images_show(
     """A sphere that is a cone in every edited image, by the renderer of the scene itself, with the fit's defaults."""
     folder = tabletop_sources(tmp_path, 2, views=12, size=64)[1].root
     settings = ["tracking=none", f"data.root={folder}", f"output={tmp_path}", "reconstruct.steps=300"]
-    job = load([Path("configs/ids-llff.yaml")], [*settings, "geometry.voxels=300000"])
+    job = load([find_config("configs/ids-llff.yaml")], [*settings, "geometry.voxels=300000"])
     assert isinstance(job, SceneJob)
     prior = OneColour(OneColour.Config(image_size=64))
     with GracefulStop() as stop:
