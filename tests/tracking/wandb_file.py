@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import wandb
 from wandb.proto.wandb_internal_pb2 import Record
 
 HEADER, BLOCK, FRAGMENT = 7, 32768, struct.Struct("<IHB")
@@ -34,7 +35,12 @@ class Start:
 
 
 def read(folder: Path) -> list[Start]:
-    """The starts of a run's folder, in the order in which they began."""
+    """The starts of a run's folder, in the order in which they began.
+
+    `Run.finish` returns before the service has written its last records; as at the end of a process, only the end of
+    the service is waited for.
+    """
+    wandb.teardown()
     return [_start(_records(file)) for file in sorted((folder / "wandb").glob("*run-*/*.wandb"))]
 
 
