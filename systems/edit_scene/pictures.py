@@ -22,8 +22,8 @@ from ids3d.systems.edit_scene.editing import EditingSystem
 from ids3d.systems.edit_scene.protocol import EditConfig, SceneEdit
 from ids3d.systems.edit_scene.region import Region
 from ids3d.systems.edit_scene.rounds import FitStep, GuidanceStep, Rounds
-from ids3d.systems.edit_scene.targets import EditedImages, enlarged, fading
-from ids3d.systems.random_background import before_random_background
+from ids3d.systems.edit_scene.targets import EditedImages, edited_opacity, enlarged, fading
+from ids3d.systems.random_background import BLACK, before_random_background
 from ids3d.systems.work import PASSES, Work
 
 
@@ -44,9 +44,8 @@ class EditThroughPictures(EditingSystem):
     class Config(EditConfig):
         source: Literal["render", "photo"] = "photo"
         steps: int = 200  # steps of a guidance on each view; every round makes its share of them, rounded up
-        rounds: int = (
-            4  # in each, views are edited as the field then shows them, and the field is fitted to them
-        )
+        # In each, views are edited as the field then shows them, and the field is fitted to them.
+        rounds: int = 4
         views_per_batch: int = 8  # views edited at once: memory and speed, not the result
         fit_steps: int = 60  # steps in which the field is fitted to the edited views, in each round
         rays_per_step: int = 2048  # rays drawn for a step of the fit
@@ -246,10 +245,12 @@ class EditThroughPictures(EditingSystem):
             else:
                 source = self.sources.renderer(rays)
                 base, opacity = source.rgb, None if known is None else source.opacity
-        edited = self._edited()
-        target = (edited.kept[view, row, col] * base + edited.added[view, row, col]).clamp(0, 1)
-        render = self.renderer(rays, generator)
+        kept, added = (part[view, row, col] for part in (self._edited().kept, self._edited().added))
+        target = (kept * base + added).clamp(0, 1)
         behind = self.scene.bounds.background
+        if opacity is not None:
+            opacity = edited_opacity(opacity, kept, target, behind or BLACK)
+        render = self.renderer(rays, generator)
         rgb, target = before_random_background(render, target, opacity, behind, generator)
         loss = F.l1_loss(rgb, target)  # where views disagree, what most of them say
         if cfg.distortion and not cfg.appearance_only:

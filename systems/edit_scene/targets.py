@@ -87,10 +87,26 @@ def fading(change: Tensor) -> Tensor:
     something else, they would stay behind as a ghost of it.
 
     Args:
-        change: (b, 3, h, w). Returns: (b, 1, h, w).
+        change: (b, 3, ...), such as images or pixels. Returns: (b, 1, ...).
     """
     share = ((change.abs().amax(dim=1, keepdim=True) - TINT) / (FADED - TINT)).clamp(0, 1)
     return share * share * (3 - 2 * share)
+
+
+def edited_opacity(
+    known: Tensor, kept: Tensor, edited: Tensor, background: tuple[float, float, float]
+) -> Tensor:
+    """The opacity (n,) of pixels of edited cut-outs: what was cut out, but where something else is put, what shows.
+
+    There an object grows beyond its outline, or leaves some of it empty: what is edited to be the background is.
+
+    Args:
+        known: (n,) in [0, 1], the photographs'.
+        kept: (n, 1), see `EditedImages`; edited: (n, 3), colours.
+        background: the colour that the photographs' empty parts have.
+    """
+    shown = fading(edited - edited.new_tensor(background))
+    return (kept * known[:, None] + (1 - kept) * shown)[:, 0]
 
 
 def enlarged(images: Tensor, size: tuple[int, int]) -> Tensor:

@@ -6,7 +6,7 @@ import copy
 import shutil
 import signal
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +25,13 @@ from ids3d.models.guidance.protocol import GuidanceOutput
 from ids3d.models.renderers.protocol import Renderer
 from ids3d.models.samplers.protocol import Sampler
 from ids3d.seeding import generator_for
+from ids3d.systems.edit_scene import pictures
 from ids3d.systems.edit_scene.pictures import EditThroughPictures
 from ids3d.systems.edit_scene.protocol import SceneEdit
 from ids3d.systems.edit_scene.rounds import FitStep, GuidanceStep
 from ids3d.systems.edit_scene.targets import EditedImages
 from ids3d.systems.fitting import fit
+from ids3d.systems.random_background import before_random_background
 from ids3d.systems.resuming import ResumeCheckpoint
 from ids3d.systems.scene_edit_phases import SceneEditRun
 from ids3d.systems.scene_run import run
@@ -221,6 +223,32 @@ def test_a_field_takes_on_the_shape_that_all_images_show(
     ]
     before, inside, outside = torch.tensor(found).mean(0).tolist()
     assert inside > before + 14 and outside > 29
+
+
+def test_of_a_cut_out_scene_something_may_be_put_where_nothing_was(
+    tiny: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All photographs are empty. What is edited to be red is fitted to as opaque, unless it only tints them."""
+    prior = OneColour(OneColour.Config(image_size=16))
+    system, _ = make(tiny, prior, Constant(torch.zeros(3)), "edit.source=photo")
+    monkeypatch.setattr(system, "manual_backward", lambda loss: loss.backward())
+    train = system.scene.train
+    empty = replace(train, images=torch.zeros_like(train.images), opacity=torch.zeros(train.images.shape[:3]))
+    system.scene = replace(system.scene, train=empty)
+    red = torch.zeros(train.images.shape).permute(0, 3, 1, 2).clone()
+    red[:, 0] = 0.8
+    fitted: list[Tensor] = []
+
+    def record(render: Any, target: Tensor, opacity: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
+        fitted.append(opacity)
+        return before_random_background(render, target, opacity, *rest)
+
+    monkeypatch.setattr(pictures, "before_random_background", record)
+    for faded in (1.0, 0.0):
+        system._images = EditedImages.of(red, torch.full_like(red[:, :1], faded), 0 * red, None)
+        _, adam = system.configure_optimizers()
+        system.fit(FitStep(0, 0), adam)
+        assert (fitted[-1] == faded).all()
 
 
 def test_a_sampler_edits_the_sources_once(tiny: Tiny) -> None:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ids3d.systems.edit_scene.region import Region
-from ids3d.systems.edit_scene.targets import FADED, TINT, EditedImages, fading
+from ids3d.systems.edit_scene.targets import FADED, TINT, EditedImages, edited_opacity, fading
 
 N, H, W = 2, 3, 4
 
@@ -81,3 +81,14 @@ def test_details_that_the_prior_loses_go_where_something_else_is_put() -> None:
     blended = (images.kept * photographs.permute(0, 2, 3, 1) + images.added).permute(0, 3, 1, 2)
     torch.testing.assert_close(blended[:, :, [0, 2]], ((photographs + edited) / 2)[:, :, [0, 2]])
     torch.testing.assert_close(blended[:, :, 1], (photographs + change / 2)[:, :, 1])
+
+
+def test_an_edited_cut_out_is_as_opaque_as_what_is_shown_where_something_else_is_put() -> None:
+    white, red = torch.ones(3), torch.tensor([0.8, 0.1, 0.1])
+    for known in (torch.zeros(3), torch.tensor([1.0, 0.5, 1.0])):
+        for edited, shown in ((white, 0.0), (red, 1.0), (white - (TINT + FADED) / 2, 0.5)):
+            kept = torch.tensor([[1.0], [0.0], [0.5]])
+            found = edited_opacity(known, kept, edited.expand(3, 3), (1.0, 1.0, 1.0))
+            torch.testing.assert_close(
+                found, torch.stack([known[0], torch.tensor(shown), (known[2] + shown) / 2])
+            )
