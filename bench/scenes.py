@@ -43,7 +43,7 @@ class ScenesConfig:
 
     scenes: int = 6
     size: int = 128
-    views: int = 24
+    views: int = 16
     settings: tuple[str, ...] = ("reconstruct.steps=400", "geometry.voxels=300000")
     edit: str = "pictures"
     steps: int | None = None
