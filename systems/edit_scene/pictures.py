@@ -134,7 +134,7 @@ class EditThroughPictures(EditingSystem):
             fitted.append({"params": groups.density, "lr": cfg.lr_density})
         return [
             torch.optim.SGD([self.latents], lr=cfg.lr),
-            torch.optim.Adam(fitted, betas=(0.9, 0.99), eps=1e-15),
+            torch.optim.Adam(fitted, betas=(0.9, 0.99)),
         ]
 
     def training_step(self, step: GuidanceStep | FitStep, batch_idx: int) -> None:
@@ -213,8 +213,9 @@ class EditThroughPictures(EditingSystem):
     def fit(self, step: FitStep, adam: Any) -> dict[str, float]:
         """Make a step of fitting the field to the targets at random rays."""
         cfg = self.cfg
+        faint = self._edited().faint(cfg.rays_per_step)
         for group, rate in zip(adam.param_groups, (cfg.lr_appearance, cfg.lr_density), strict=False):
-            group["lr"] = rate * 0.1 ** (step.number / cfg.fit_steps)
+            group.update(lr=rate * 0.1 ** (step.number / cfg.fit_steps), eps=faint)
         index = step.round * cfg.fit_steps + step.number
         generator = generator_for(self.seed, "fit", index)
         if not cfg.appearance_only:

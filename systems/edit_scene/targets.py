@@ -14,6 +14,9 @@ TINT, FADED = 0.1, 0.3
 """Changes, of images in [0, 1]: up to the first, a tint, all is left of what the autoencoder lost of the source;
 from the second on nothing, since something else is there."""
 
+FAINT, NOTHING = 1e-3, 1e-15
+"""See `EditedImages.faint`."""
+
 
 @dataclass(frozen=True)
 class EditedImages:
@@ -23,12 +26,14 @@ class EditedImages:
         kept: (n, H, W, 1) in [0, 1].
         added: (n, H, W, 3).
         cumulative: (n * H * W,) float64, the sum of √|change| over the pixels so far, counted through all views.
+        replaces: whether something else is put anywhere, as `fading` has it.
         split: the numbers of all pixels inside and outside of the region; None: it is everywhere.
     """
 
     kept: Tensor
     added: Tensor
     cumulative: Tensor
+    replaces: bool
     split: tuple[Tensor, Tensor] | None
 
     @classmethod
@@ -46,10 +51,11 @@ class EditedImages:
             change, faded = weights * change, weights * faded
         kept, added = (x.permute(0, 2, 3, 1) for x in (1 - faded, change + faded * decoded))
         cumulative = change.abs().amax(dim=1).flatten().double().sqrt().cumsum(0)
-        if region is None:
-            return cls(kept, added, cumulative, None)
-        inside = region.images.flatten() > 0
-        return cls(kept, added, cumulative, (inside.nonzero()[:, 0], (~inside).nonzero()[:, 0]))
+        split = None
+        if region is not None:
+            inside = region.images.flatten() > 0
+            split = inside.nonzero()[:, 0], (~inside).nonzero()[:, 0]
+        return cls(kept, added, cumulative, bool(faded.any()), split)
 
     def pixels(self, n: int, changed: float, generator: torch.Generator) -> tuple[Tensor, Tensor | None]:
         """Draw n pixels, counted through all views; with a region, half of them from it and half from outside.
@@ -68,6 +74,15 @@ class EditedImages:
         half = (n + 1) // 2
         inside = self._within(half, changed, of_region, generator)
         return inside, others[_drawn(half, len(others), generator, others)] if len(others) else None
+
+    def faint(self, rays: int) -> float:
+        """Adam's ε for a mean over `rays` rays.
+
+        Adam steps as far for what a ray meets faintly, at margins that few views see, as for what it shows, and leaves
+        grain there; ε, a small share of one ray's gradient, stops that. There is none where something else is put: it
+        grows out of nothing, which a ray meets faintly too.
+        """
+        return NOTHING if self.replaces else FAINT / rays
 
     def _within(self, n: int, changed: float, where: Tensor | int, generator: torch.Generator) -> Tensor:
         """n pixels from `where`: their numbers, or how many they are."""

@@ -25,7 +25,7 @@ from ids3d.models.guidance.protocol import GuidanceOutput
 from ids3d.models.renderers.protocol import Renderer
 from ids3d.models.samplers.protocol import Sampler
 from ids3d.seeding import generator_for
-from ids3d.systems.edit_scene import pictures
+from ids3d.systems.edit_scene import pictures, targets
 from ids3d.systems.edit_scene.pictures import EditThroughPictures
 from ids3d.systems.edit_scene.protocol import SceneEdit
 from ids3d.systems.edit_scene.rounds import FitStep, GuidanceStep
@@ -223,6 +223,33 @@ def test_a_field_takes_on_the_shape_that_all_images_show(
     ]
     before, inside, outside = torch.tensor(found).mean(0).tolist()
     assert inside > before + 14 and outside > 29
+
+
+def test_a_tint_leaves_what_rays_meet_faintly(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is shown as well as without, and the field's colours vary less: what no view shows has no grain."""
+    prior = OneColour(OneColour.Config(image_size=16))
+
+    def tinted(faint: float) -> tuple[float, float]:
+        """The mean of a tint of 0.04 as it is rendered, and its standard deviation in the field's raw colours."""
+        monkeypatch.setattr(targets, "FAINT", faint)
+        settings = ("edit.source=photo", "edit.fit_steps=60", "edit.rays_per_step=512")
+        system, source = make(tiny, prior, Constant(torch.zeros(3)), *settings)
+        monkeypatch.setattr(system, "manual_backward", lambda loss: loss.backward())
+        tint = torch.full(system.scene.train.images.shape, 0.04).permute(0, 3, 1, 2)
+        system._images = EditedImages.of(tint, 0 * tint[:, :1], 0 * tint, None)
+        _, adam = system.configure_optimizers()
+        for step in range(system.cfg.fit_steps):
+            system.fit(FitStep(0, step), adam)
+        cameras = [system.cameras[i] for i in range(len(system.cameras))]
+        shown = [system.renderer.render(camera).rgb - source.render(camera).rgb for camera in cameras]
+        fields = (renderer.parameter_groups().appearance[0] for renderer in (system.renderer, source))
+        after, before = (field.detach() for field in fields)
+        moved = (after - before)[after != before]
+        return float(torch.stack(shown).mean()), float(moved.std())
+
+    (shown, grain), (without, more) = tinted(targets.FAINT), tinted(1e-12)
+    assert shown == pytest.approx(0.04, abs=0.008) and without == pytest.approx(shown, abs=0.008)
+    assert grain < 0.8 * more
 
 
 def test_of_a_cut_out_scene_something_may_be_put_where_nothing_was(

@@ -39,6 +39,16 @@ def test_pixels_are_drawn_by_the_root_of_what_changes_and_anywhere(changed: floa
     assert (shares(pixels)[expected == 0] == 0).all()
 
 
+def test_only_where_something_else_is_put_is_faint_gradient_followed() -> None:
+    tinted = images_of()
+    assert tinted.faint(1000) == 2 * tinted.faint(2000) > 0
+    change, decoded = some_change(), torch.zeros(N, 3, H, W)
+    replaced = EditedImages.of(change, fading(change), decoded, None)
+    assert 0 < replaced.faint(1000) <= 1e-12
+    nowhere = Region(torch.zeros(N, 1, 1, 1), torch.zeros(N, H, W))
+    assert EditedImages.of(change, fading(change), decoded, nowhere).faint(1000) == tinted.faint(1000)
+
+
 def test_where_nothing_changes_all_pixels_are_alike() -> None:
     change = torch.zeros(N, 3, H, W)
     images = EditedImages.of(change, change[:, :1], change, None)
