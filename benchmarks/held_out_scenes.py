@@ -4,6 +4,7 @@
 
 One scene after the other, each a process of its own; what is finished is not done again. Words of the form key=value
 are settings of all runs. Prints a table in Markdown and what it says of each bar; exits with 1 where one is missed.
+Writes a sheet of the edits, <label>.png: of each scene a held-out view's source, edit and true edit; a row for a kind.
 PSNR in dB to the true edit over the held-out views; the depth error is the mean, inside the mask of what the edit
 touches, of the distance of a field's depth from the true depth after the edit, in per cent of that depth.
 """
@@ -21,12 +22,16 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
+import imageio.v3 as iio
+import numpy as np
+
 from ids3d.bench.scene_sources import KINDS, tabletop_cameras, tabletop_sources
 from ids3d.metrics import depth_error, edit_strength, mean_of_finite, psnr
 from ids3d.systems.saved_run import load_run
 from ids3d.tabletop.edits import held_out_edit, render_edit
 
 VIEWS, SIZE = 24, 128
+SHOWN = ("source", "edited", "true_edit")
 
 
 @dataclass(frozen=True)
@@ -100,6 +105,21 @@ def bars(rows: Sequence[Row]) -> list[tuple[str, float, float]]:
     return asked
 
 
+def sheet(runs: Sequence[tuple[str, Path]], file: Path) -> None:
+    """Write the middle held-out view of each run, (kind, folder), as rows of kinds."""
+    rows = []
+    for kind in KINDS:
+        views = []
+        for folder in (folder for of, folder in runs if of == kind):
+            name = sorted((folder / "renders").glob("*_true_edit.png"))[1].name.removesuffix("true_edit.png")
+            views += [iio.imread(folder / "renders" / f"{name}{what}.png") for what in SHOWN]
+        if views:
+            rows.append(np.concatenate(views, axis=1))
+    width = max(row.shape[1] for row in rows)
+    rows = [np.pad(row, ((0, 0), (0, width - row.shape[1]), (0, 0)), constant_values=255) for row in rows]
+    iio.imwrite(file, np.concatenate(rows))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -140,6 +160,8 @@ def main() -> None:
             f"{seconds:.0f}",
         ]
         print(f"| {index} | {row.kind} | {' | '.join(cells)} |", flush=True)
+    runs = [(sources[index].kind, out / sources[index].name / tag) for index in arguments.scenes]
+    sheet(runs, out / f"{tag}.png")
     asked = bars(rows)
     print("\n| asked for | there is | bar | held |\n| --- | --- | --- | --- |")
     for what, there, bar in asked:
