@@ -4,7 +4,7 @@
 
 One scene after the other, each a process of its own; what is finished is not done again. Words of the form key=value
 are settings of all runs. Prints a table in Markdown and what it says of each bar; exits with 1 where one is missed.
-Writes a sheet of the edits, <label>.png: of each scene a held-out view's source, edit and true edit; a row for a kind.
+Writes a sheet of the edits, <label>.jpg: of each scene a held-out view's source, edit and true edit; a row for a kind.
 PSNR in dB to the true edit over the held-out views; the depth error is the mean, inside the mask of what the edit
 touches, of the distance of a field's depth from the true depth after the edit, in per cent of that depth.
 """
@@ -117,7 +117,7 @@ def sheet(runs: Sequence[tuple[str, Path]], file: Path) -> None:
             rows.append(np.concatenate(views, axis=1))
     width = max(row.shape[1] for row in rows)
     rows = [np.pad(row, ((0, 0), (0, width - row.shape[1]), (0, 0)), constant_values=255) for row in rows]
-    iio.imwrite(file, np.concatenate(rows))
+    iio.imwrite(file, np.concatenate(rows), quality=90)
 
 
 def main() -> None:
@@ -161,7 +161,7 @@ def main() -> None:
         ]
         print(f"| {index} | {row.kind} | {' | '.join(cells)} |", flush=True)
     runs = [(sources[index].kind, out / sources[index].name / tag) for index in arguments.scenes]
-    sheet(runs, out / f"{tag}.png")
+    sheet(runs, out / f"{tag}.jpg")
     asked = bars(rows)
     print("\n| asked for | there is | bar | held |\n| --- | --- | --- | --- |")
     for what, there, bar in asked:
