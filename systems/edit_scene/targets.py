@@ -111,17 +111,18 @@ def fading(change: Tensor) -> Tensor:
 def edited_opacity(
     known: Tensor, kept: Tensor, edited: Tensor, background: tuple[float, float, float]
 ) -> Tensor:
-    """The opacity (n,) of pixels of edited cut-outs: what was cut out, but where something else is put, what shows.
+    """The opacity (n,) of pixels of edited cut-outs: where something else is put, it may grow beyond what was cut out.
 
-    There an object grows beyond its outline, or leaves some of it empty: what is edited to be the background is.
+    It does where it is edited to differ from the background. What was cut out stays opaque, even if it is edited to be
+    as the background is, since a white object before white is not a hole.
 
     Args:
         known: (n,) in [0, 1], the photographs'.
         kept: (n, 1), see `EditedImages`; edited: (n, 3), colours.
         background: the colour that the photographs' empty parts have.
     """
-    shown = fading(edited - edited.new_tensor(background))
-    return (kept * known[:, None] + (1 - kept) * shown)[:, 0]
+    shown = (1 - kept) * fading(edited - edited.new_tensor(background))
+    return known + (1 - known) * shown[:, 0]
 
 
 def enlarged(images: Tensor, size: tuple[int, int]) -> Tensor:

@@ -93,12 +93,11 @@ def test_details_that_the_prior_loses_go_where_something_else_is_put() -> None:
     torch.testing.assert_close(blended[:, :, 1], (photographs + change / 2)[:, :, 1])
 
 
-def test_an_edited_cut_out_is_as_opaque_as_what_is_shown_where_something_else_is_put() -> None:
+def test_an_edited_cut_out_grows_by_what_differs_from_the_background_and_gets_no_holes() -> None:
     white, red = torch.ones(3), torch.tensor([0.8, 0.1, 0.1])
-    for known in (torch.zeros(3), torch.tensor([1.0, 0.5, 1.0])):
-        for edited, shown in ((white, 0.0), (red, 1.0), (white - (TINT + FADED) / 2, 0.5)):
-            kept = torch.tensor([[1.0], [0.0], [0.5]])
-            found = edited_opacity(known, kept, edited.expand(3, 3), (1.0, 1.0, 1.0))
-            torch.testing.assert_close(
-                found, torch.stack([known[0], torch.tensor(shown), (known[2] + shown) / 2])
-            )
+    known = torch.tensor([0.0, 0.5, 1.0])
+    for edited, shown in ((white, 0.0), (red, 1.0), (white - (TINT + FADED) / 2, 0.5)):
+        for kept in (0.0, 0.5, 1.0):
+            put = shown * (1 - kept)
+            found = edited_opacity(known, torch.full((3, 1), kept), edited.expand(3, 3), (1.0, 1.0, 1.0))
+            torch.testing.assert_close(found, torch.tensor([put, 0.5 + put / 2, 1.0]))
