@@ -248,9 +248,9 @@ class EditThroughPictures(EditingSystem):
                 base, opacity = source.rgb, None if known is None else source.opacity
         kept, added = (part[view, row, col] for part in (self._edited().kept, self._edited().added))
         target = (kept * base + added).clamp(0, 1)
-        behind = self.scene.bounds.background
+        behind = self.scene.bounds.background or BLACK
         if opacity is not None:
-            opacity = edited_opacity(opacity, kept, target, behind or BLACK)
+            opacity = edited_opacity(opacity, kept, target, behind)
         render = self.renderer(rays, generator)
         rgb, target = before_random_background(render, target, opacity, behind, generator)
         loss = F.l1_loss(rgb, target)  # where views disagree, what most of them say
