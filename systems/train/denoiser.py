@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
-from torch import Tensor, nn
+from torch import nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from ids3d.errors import UserError
@@ -40,11 +40,6 @@ class Denoiser(nn.Module):
     def __init__(self, unet: UNet2DConditionModel, text_encoder: CLIPTextModel) -> None:
         super().__init__()
         self.unet, self.text_encoder = unet, text_encoder
-
-    def forward(self, noisy: Tensor, t: Tensor, tokens: Tensor) -> Tensor:
-        """The velocity (b, c, h, w) of noisy latents at timesteps t (b,) under captions' tokens (b, n)."""
-        text = self.text_encoder(tokens).last_hidden_state
-        return cast("Tensor", self.unet(noisy, t, text, return_dict=False)[0])
 
 
 def start_denoiser(cfg: TabletopUNet.Config, channels: int, tokenizer: CLIPTokenizer) -> Denoiser:

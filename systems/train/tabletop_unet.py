@@ -21,6 +21,7 @@ from ids3d.errors import UserError
 from ids3d.registry import register
 from ids3d.seeding import generator_for
 from ids3d.systems.train.denoiser import LATENT, SCHEDULE, Denoiser, FrozenAutoencoder, start_denoiser
+from ids3d.systems.train.graphs import Predictor
 from ids3d.systems.train.sides import Sided
 from ids3d.systems.train.timesteps import middle_timesteps, noisiest_timesteps
 from ids3d.systems.train.towers import save_half
@@ -105,6 +106,8 @@ class TabletopUNet(pl.LightningModule):
         object_snr: float = 0.09  # signal-to-noise ratio from which object_weight counts
         text_layers: int = 3  # layers of the text encoder
         text_width: int = 128  # width of the text encoder
+        # On a GPU: record the UNet's forward and backward pass once, and repeat them without waiting for Python.
+        cuda_graph: bool = False
         start: str | None = None  # a prior's folder whose UNet and text encoder to begin with
         sample_scale: float = 4.0  # guidance scale of the samples logged
 
@@ -129,7 +132,7 @@ class TabletopUNet(pl.LightningModule):
         self.tokenizer = build_tokenizer(vocabulary(chosen_world(cfg)))
         self.denoiser = start_denoiser(cfg, self.autoencoder.channels, self.tokenizer)
         self.average = AveragedModel(self.denoiser, multi_avg_fn=get_ema_multi_avg_fn(cfg.ema_decay))
-        self.denoiser.unet.up_blocks[-2].register_forward_hook(self._keep_features)
+        self.predict = Predictor(self.denoiser.unet, cfg.half)
         self.name_pixels = nn.Linear(cfg.widths[-2], classes(chosen_world(cfg)))
         self.name_sides = nn.Linear(cfg.text_width, 2 * classes(chosen_world(cfg)))
         data = training_pictures(cfg)
@@ -145,9 +148,14 @@ class TabletopUNet(pl.LightningModule):
         self.schedule = DDIMScheduler(**SCHEDULE)
 
     def on_fit_start(self) -> None:
-        """Encode the pictures, on the device that is trained on."""
+        """Encode the pictures, on the device that is trained on, and record the UNet's passes if asked to."""
+        if self.cfg.cuda_graph and self.device.type != "cuda":
+            raise UserError("train.cuda_graph: there is no recording without device=cuda")
         self.autoencoder.to(self.device)
         self.latents = self.autoencoder.latents(self.rgb, Path(self.cfg.data))
+        if self.cfg.cuda_graph:
+            text = (LENGTH, self.cfg.text_width)
+            self.predict.record(self.cfg.batch_size, self.autoencoder.channels, LATENT, text)
 
     def batch_of_step(self, step: int) -> Batch:
         """A step's latents, captions, timesteps and noise."""
@@ -201,11 +209,12 @@ class TabletopUNet(pl.LightningModule):
 
     def training_step(self, batch: Batch) -> Tensor:
         with autocast(self, self.cfg):
-            predicted = self.denoiser(batch.noisy, batch.t, batch.tokens).float()
+            text = self.denoiser.text_encoder(batch.tokens).last_hidden_state
+        predicted, features = self.predict(batch.noisy, batch.t, text.float())
         weight = ((self.cfg.snr_gamma + 1) / (batch.snr + 1)).clamp(max=1)
         labels = batch.labels.long()
         error = (predicted - batch.target).square().mean(dim=1)
-        naming, placing = self._naming(labels), self._placing(batch.placed, batch.sides)
+        naming, placing = self._naming(features, labels), self._placing(batch.placed, batch.sides)
         losses = {"unet/mse": error.mean(), "unet/naming": naming, "unet/placing": placing}
         self.log_dict(losses, batch_size=1, prog_bar=True)
         where = self._object_weights(labels, batch.snr > self.cfg.object_snr)
@@ -219,12 +228,9 @@ class TabletopUNet(pl.LightningModule):
         weights = 1 + (self.cfg.object_weight - 1) * around * visible[:, None, None]
         return weights / weights.mean(dim=(1, 2), keepdim=True)
 
-    def _keep_features(self, block: nn.Module, taken: object, features: Tensor) -> None:
-        self._features = features
-
-    def _naming(self, labels: Tensor) -> Tensor:
-        """Cross entropy of labels (b, h·w) and what the forward pass's features say each latent pixel shows."""
-        named = self.name_pixels(self._features.float().permute(0, 2, 3, 1))
+    def _naming(self, features: Tensor, labels: Tensor) -> Tensor:
+        """Cross entropy of labels (b, h·w) and what the features say each latent pixel shows."""
+        named = self.name_pixels(features.permute(0, 2, 3, 1))
         wrong = functional.cross_entropy(named.flatten(0, 2), labels.flatten(), reduction="none")
         everywhere = torch.ones(len(labels), dtype=torch.bool, device=labels.device)
         return (self._object_weights(labels, everywhere).flatten() * wrong).mean()

@@ -5,9 +5,14 @@ from __future__ import annotations
 import math
 from types import SimpleNamespace
 
+import pytest
 import torch
+from diffusers import UNet2DConditionModel
+from torch import Tensor, nn
 
-from ids3d.systems.train.denoiser import LATENT
+from ids3d.errors import UserError
+from ids3d.systems.train.denoiser import LATENT, build_unet
+from ids3d.systems.train.graphs import Predictor
 from ids3d.systems.train.tabletop_unet import TabletopUNet
 from ids3d.systems.train.timesteps import middle_timesteps, noisiest_timesteps
 from ids3d.tabletop.patches import WALL_CLASS
@@ -51,3 +56,76 @@ def test_the_noisiest_timesteps_are_the_last_tenth_all_alike() -> None:
     found, counts = t.unique(return_counts=True)
     assert found.tolist() == list(range(900, 1000)) and counts.unique().tolist() == [2]
     assert noisiest_timesteps(0, torch.Generator()).shape == (0,)
+
+
+def small_unet() -> UNet2DConditionModel:
+    torch.manual_seed(0)
+    return build_unet(TabletopUNet.Config(widths=(16, 32), text_width=8), channels=4)
+
+
+def a_call(device: str = "cpu") -> tuple[Tensor, Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    noisy = torch.randn(2, 4, LATENT, LATENT, generator=generator)
+    text = torch.randn(2, 5, 8, generator=generator)
+    return noisy.to(device), torch.tensor([10, 900], device=device), text.to(device).requires_grad_()
+
+
+def gradients(predict: Predictor, unet: UNet2DConditionModel, device: str) -> list[Tensor]:
+    """Of a sum that both results are part of: the text's gradient, and each parameter's."""
+    call = a_call(device)
+    velocity, features = predict(*call)
+    unet.zero_grad()
+    (velocity.square().sum() + features.square().sum()).backward()
+    return [call[2].grad, *(p.grad for p in unet.parameters())]  # type: ignore[list-item]
+
+
+def test_a_prediction_is_the_unets_with_the_features_before_its_last_level() -> None:
+    unet, seen = small_unet(), []
+    predict = Predictor(unet, half=False)
+    velocity, features = predict(*a_call())
+    unet.up_blocks[-1].register_forward_pre_hook(
+        lambda block, args, taken: seen.append(taken["hidden_states"]), with_kwargs=True
+    )
+    expected = unet(*a_call()).sample
+    assert torch.equal(velocity, expected) and torch.equal(features, seen[0])
+    assert all(g is not None for g in gradients(predict, unet, "cpu"))
+
+
+def test_what_is_recorded_has_the_shapes_of_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only a GPU can record: a stand-in calls the module as PyTorch does, and looks at what it is called with."""
+    unet, given = small_unet(), []
+
+    def make(module: nn.Module, sample: tuple[Tensor, ...]) -> nn.Module:
+        given.extend(sample)
+        velocity, features = module(*sample)
+        assert (
+            velocity.requires_grad
+            and features.requires_grad
+            and {*module.parameters()} == {*unet.parameters()}
+        )
+        return module
+
+    monkeypatch.setattr("torch.cuda.make_graphed_callables", make)
+    Predictor(unet, half=True).record(2, 4, LATENT, (5, 8))
+    for sample, real in zip(given, a_call(), strict=True):
+        assert (sample.shape, sample.dtype, sample.requires_grad) == (
+            real.shape,
+            real.dtype,
+            real.requires_grad,
+        )
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+def test_a_recording_has_the_gradients_of_the_passes_that_it_repeats() -> None:
+    plain, recorded = small_unet().cuda(), small_unet().cuda()
+    expected = gradients(Predictor(plain, half=False), plain, "cuda")
+    predict = Predictor(recorded, half=False)
+    predict.record(2, 4, LATENT, (5, 8))
+    for _ in range(2):
+        torch.testing.assert_close(gradients(predict, recorded, "cuda"), expected, rtol=1e-3, atol=1e-4)
+
+
+def test_there_is_no_recording_without_a_gpu() -> None:
+    module = SimpleNamespace(cfg=TabletopUNet.Config(cuda_graph=True), device=torch.device("cpu"))
+    with pytest.raises(UserError, match=r"train\.cuda_graph: there is no recording without device=cuda"):
+        TabletopUNet.on_fit_start(module)  # type: ignore[arg-type]
