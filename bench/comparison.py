@@ -66,9 +66,7 @@ def compare(
     axes = choose_axes(records)
     report = Report(title, context.command, about)
     report.tables.append(summary_table(records, metrics.lpips.name, name))
-    if "IDS" in records:
-        others = [other for other in ("DDS", "CDS") if other in records]
-        report.claims += [identity_claim(records, other, axes) for other in others]
+    report.claims += [identity_claim(records, *pair, axes) for pair in claimed_pairs(records)]
     report.figures += [tradeoff(records, axes), gallery(records, context.store)]
     return report
 
@@ -109,17 +107,28 @@ def gain_at_equal_strength(a: Sequence[EditRecord], b: Sequence[EditRecord], axe
     return mean_interval([at_equal_strength(curve_of(x, axes), curve_of(y, axes)) for x, y in pairs])
 
 
-def identity_claim(records: Records, other: str, axes: Axes) -> Claim:
-    """Decide whether IDS keeps identity better than another method where both edits have gone equally far."""
-    gain = gain_at_equal_strength(records["IDS"], records[other], axes)
-    end = paired_difference(
-        final_figures(records["IDS"], axes.identity), final_figures(records[other], axes.identity)
-    )
+def claimed_pairs(records: Records) -> list[tuple[str, str]]:
+    """Return which rows are said to keep identity better than which.
+
+    IDS than DDS and CDS, each with the same attention; and DDS and IDS with the source's attention than without.
+    """
+    ids = [label for label in records if label.split(" + ")[0] == "IDS"]
+    of_ids = [(label, label.replace("IDS", other)) for label in ids for other in ("DDS", "CDS")]
+    with_attention = [label for label in records if label.startswith(("DDS + ", "IDS + "))]
+    of_attention = [(label, label.split(" + ")[0]) for label in with_attention]
+    return [pair for pair in of_ids + of_attention if pair[1] in records]
+
+
+def identity_claim(records: Records, one: str, other: str, axes: Axes) -> Claim:
+    """Decide whether a method keeps identity better than another where both edits have gone equally far."""
+    gain = gain_at_equal_strength(records[one], records[other], axes)
+    evidence = f"{axes.identity_label} at equal strength: {format_difference(gain)}, over {gain.n} edits that both take as far"
+    for figure, label in ((axes.identity, "at the end of each"), ("psnr", f"{COLUMNS['psnr']}, at the end")):
+        end = paired_difference(*(final_figures(records[name], figure) for name in (one, other)))
+        if end.n:
+            evidence += f"; {label}: {format_difference(end)}"
     return Claim(
-        f"IDS keeps identity better than {other} at equal edit strength",
-        verdict_on(gain),
-        f"{axes.identity_label} at equal strength: {format_difference(gain)}, over {gain.n} edits that both take as "
-        f"far; at the end of each: {format_difference(end)}",
+        f"{one} keeps identity better than {other} at equal edit strength", verdict_on(gain), evidence
     )
 
 

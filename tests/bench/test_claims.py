@@ -8,7 +8,14 @@ from collections.abc import Callable
 import pytest
 
 from ids3d.bench.ablation import AblationConfig, little_more, same_steps_claim, truth_claims
-from ids3d.bench.comparison import WITH_TRUTH, WITHOUT_TRUTH, choose_axes, identity_claim, summary_table
+from ids3d.bench.comparison import (
+    WITH_TRUTH,
+    WITHOUT_TRUTH,
+    choose_axes,
+    claimed_pairs,
+    identity_claim,
+    summary_table,
+)
 from ids3d.bench.edits import EditRecord
 from ids3d.report.page import Verdict
 from ids3d.report.stats import Estimate
@@ -76,10 +83,30 @@ def test_the_claim_of_equal_strength_sees_through_editing_less() -> None:
             for i in range(12)
         ]
 
-    same = identity_claim({"IDS": edits(0.5, 0.0), "DDS": edits(1.0, 0.0)}, "DDS", WITH_TRUTH)
-    better = identity_claim({"IDS": edits(0.5, 1.0), "DDS": edits(1.0, 0.0)}, "DDS", WITH_TRUTH)
-    worse = identity_claim({"IDS": edits(0.5, -1.0), "DDS": edits(1.0, 0.0)}, "DDS", WITH_TRUTH)
-    assert [claim.verdict for claim in (same, better, worse)] == ["not decided", "holds", "does not hold"]
+    claims = [
+        identity_claim({"IDS": edits(0.5, lift), "DDS": edits(1.0, 0.0)}, "IDS", "DDS", WITH_TRUTH)
+        for lift in (0.0, 1.0, -1.0)
+    ]
+    assert [claim.verdict for claim in claims] == ["not decided", "holds", "does not hold"]
+
+
+def test_each_claim_compares_rows_that_differ_in_one_thing() -> None:
+    """IDS with rivals of the same attention, and a method with attention with itself without."""
+    labels = ("SDS", "DDS", "DDS + cross+self", "CDS + cross+self", "IDS", "IDS + cross+self", "P2P")
+    assert claimed_pairs({label: [] for label in labels}) == [
+        ("IDS", "DDS"),
+        ("IDS + cross+self", "DDS + cross+self"),
+        ("IDS + cross+self", "CDS + cross+self"),
+        ("DDS + cross+self", "DDS"),
+        ("IDS + cross+self", "IDS"),
+    ]
+    assert claimed_pairs({"P2P": [], "IDS + cross": []}) == []
+
+
+def test_the_evidence_says_what_is_nearer_to_the_truth() -> None:
+    near, far = ended("psnr", lambda i: 22.0 + 0.1 * i), ended("psnr", lambda i: 20.0 + 0.1 * i)
+    claim = identity_claim({"IDS": near, "DDS": far}, "IDS", "DDS", WITH_TRUTH)
+    assert claim.evidence.endswith("PSNR to the true edit, dB, at the end: +2.00 (+2.00 to +2.00)")
 
 
 def test_the_table_holds_the_last_snapshots_and_what_is_defined_for_some() -> None:
