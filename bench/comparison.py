@@ -122,11 +122,14 @@ def claimed_pairs(records: Records) -> list[tuple[str, str]]:
 def identity_claim(records: Records, one: str, other: str, axes: Axes) -> Claim:
     """Decide whether a method keeps identity better than another where both edits have gone equally far."""
     gain = gain_at_equal_strength(records[one], records[other], axes)
-    evidence = f"{axes.identity_label} at equal strength: {format_difference(gain)}, over {gain.n} edits that both take as far"
-    for figure, label in ((axes.identity, "at the end of each"), ("psnr", f"{COLUMNS['psnr']}, at the end")):
+    label = axes.identity_label
+    evidence = (
+        f"{label} at equal strength: {format_difference(gain)}, over {gain.n} edits that both take as far"
+    )
+    for figure, what in ((axes.identity, "at the end of each"), ("psnr", f"{COLUMNS['psnr']}, at the end")):
         end = paired_difference(*(final_figures(records[name], figure) for name in (one, other)))
         if end.n:
-            evidence += f"; {label}: {format_difference(end)}"
+            evidence += f"; {what}: {format_difference(end)}"
     return Claim(
         f"{one} keeps identity better than {other} at equal edit strength", verdict_on(gain), evidence
     )

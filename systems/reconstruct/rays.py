@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ids3d.config.bounds import STEPS, STEPS_OR_NONE, WEIGHT, check_bounds
+from ids3d.errors import UserError
 from ids3d.metrics import psnr
 from ids3d.models.geometry.protocol import Smoothing
 from ids3d.models.renderers.protocol import RayRender, Renderer
@@ -20,6 +21,12 @@ from ids3d.systems.random_background import BLACK, before_random_background
 from ids3d.systems.reconstruct.exposure import Exposure
 from ids3d.systems.reconstruct.quality import evenly
 from ids3d.systems.work import Work
+
+NOTHING_SEEN = (
+    "no ray of the first step meets anything that could be learned: renderer.alpha_threshold or "
+    "renderer.occupancy_threshold leaves out what is as faint as the field is at first (geometry.initial_alpha), or "
+    "no camera looks at the scene's box (data.near, data.far)"
+)
 
 SMOOTHED = 1_000_000
 """Up to how many training pixels the weights of the total variation are taken as they are."""
@@ -159,6 +166,8 @@ class Reconstruct(pl.LightningModule):
         self.renderer.before_step(self.global_step, common)
         pixels = self._sample_rays(generator)
         render = self.renderer(self._train.cameras.rays_at(*pixels), generator)
+        if self.global_step == 0 and not len(render.samples):
+            raise UserError(NOTHING_SEEN)
         error = self._error(render, pixels, generator)
         loss = error
         if cfg.distortion:

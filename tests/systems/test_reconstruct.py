@@ -12,6 +12,7 @@ import pytorch_lightning as pl
 import torch
 
 from ids3d.data.step_batches import StepDataModule
+from ids3d.errors import UserError
 from ids3d.experiment import SceneJob
 from ids3d.metrics import psnr
 from ids3d.models.geometry.protocol import Smoothing
@@ -98,6 +99,13 @@ def test_the_optimiser_survives_a_refinement(tiny: Tiny, tmp_path: Path) -> None
         before = sum(recorder.losses[refined - 3 : refined]) / 3
         assert sum(recorder.losses[refined : refined + 3]) / 3 < 1.5 * before
     assert sum(recorder.losses[-3:]) < 0.8 * sum(recorder.losses[7:10])
+
+
+@pytest.mark.parametrize("setting", ["renderer.alpha_threshold=0.5", "geometry.initial_alpha=1e-6"])
+def test_a_field_too_faint_to_be_seen_is_refused(tiny: Tiny, tmp_path: Path, setting: str) -> None:
+    """Nothing would ever be learned of it: without a sample there is no gradient."""
+    with pytest.raises(UserError, match=r"no ray .* meets anything .*geometry\.initial_alpha"):
+        reconstruct(tiny(setting, "reconstruct.steps=2"), tmp_path)
 
 
 def test_without_refinement_the_field_has_its_full_size_from_the_start(tiny: Tiny, tmp_path: Path) -> None:
