@@ -21,7 +21,7 @@ from ids3d.experiment import ImageJob, load
 from ids3d.models.priors.protocol import Prior
 from ids3d.report.page import Report
 
-METHODS_VERSION = 4
+METHODS_VERSION = 5
 """Part of what names stored results. Raise it with every change to the code (guidance, samplers, priors, systems,
 metrics or a study) after which the same settings give other figures: stored results know their settings only."""
 

@@ -111,9 +111,15 @@ class Distillation(Guidance, ABC):
         residuals = torch.stack(step.residuals, dim=1) if step.residuals else None
         return GuidanceOutput(grad, figures, GuidanceTrace(t, rms[:, 0, 0, 0], residuals))
 
+    def takes_maps(self, step: EditStep) -> bool:
+        """Whether the target is predicted with the source's maps of the words in this step."""
+        # With ω = 0 there is only the empty prompt, whose maps belong to no word.
+        cfg = self.cfg
+        return cfg.attention != "none" and cfg.guidance_scale != 0 and step.progress < cfg.attention_share
+
     def takes_attention(self, step: EditStep) -> bool:
-        """Whether the target is predicted with the source's attention in this step."""
-        return self.cfg.attention != "none" and step.progress < self.cfg.attention_share
+        """Whether the target is predicted with any of the source's attention in this step."""
+        return self.cfg.attention == "cross+self" or self.takes_maps(step)
 
     @contextmanager
     def shared_attention(self, step: EditStep, together: bool) -> Iterator[None]:
@@ -122,8 +128,7 @@ class Distillation(Guidance, ABC):
         if not self.takes_attention(step):
             yield
             return
-        # With ω = 0 there is only the empty prompt, whose maps belong to no word.
-        aligned = align(step.source.tokens, step.target.tokens) if cfg.guidance_scale != 0 else None
+        aligned = align(step.source.tokens, step.target.tokens) if self.takes_maps(step) else None
         self_tokens = cfg.self_tokens if cfg.attention == "cross+self" else 0
         with self.prior.share_attention(SharedAttention(len(step.t), aligned, self_tokens, together)):
             yield

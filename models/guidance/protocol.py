@@ -33,7 +33,8 @@ class GuidanceConfig:
     # What the target's score takes of the source's attention, from the pass that computes the source's score: nothing,
     # as published; the cross-attention maps, token by token as in Prompt-to-Prompt; and the self-attention's.
     attention: Literal["none", "cross", "cross+self"] = "none"
-    # Share of the run, its first part, in which the source's attention is taken; later shapes may change freely.
+    # Share of the run, its first part, in which the words' maps are taken; later the new words look for their places
+    # themselves. The self-attention is taken to the end.
     attention_share: float = 0.75
     self_tokens: int = 1024  # layers with more pixels than this keep the target's own self-attention
     max_rms: float | None = None  # a latent's gradient with a greater root mean square is scaled down to this
