@@ -173,15 +173,16 @@ def test_the_printed_config_has_every_default_and_reads_back(
 @pytest.mark.parametrize("method", ["ids", "dds", "cds", "sds", "pds"])
 def test_every_overlay_serves_pictures_and_scenes_and_every_method(config: str, method: str) -> None:
     """Stable Diffusion's bring the published settings back, the tabletop prior's what suits it, for all methods."""
-    suits_tabletop = (1.5, (0.3, 0.98), "cross+self", 24, 0.488)
-    published = (7.5, (0.05, 0.95), "none", 200, 0.0488)
+    suits_tabletop = (1.5, (0.8, 0.98), (0.3, 0.4), "cross+self", 24, 0.488)
+    published = (7.5, (0.05, 0.95), None, "none", 200, 0.0488)
     for overlay in ("sd14", "sd15", "tabletop", None):
         files = [ROOT / "configs" / config] + ([PRIORS / f"{overlay}.yaml"] if overlay else [])
         job = load(files, [f"guidance={method}"])
         assert isinstance(job, SceneJob | ImageJob)
         job.check()
         guidance, edit = job.guidance.settings(), job.edit.settings()
-        chosen = (guidance.guidance_scale, guidance.t_range, guidance.attention, edit.steps, edit.lr)
+        timesteps = (guidance.t_range, guidance.t_range_end)
+        chosen = (guidance.guidance_scale, *timesteps, guidance.attention, edit.steps, edit.lr)
         foreign = overlay in ("sd14", "sd15")
         assert job.prior.type == ("stable-diffusion" if foreign else "tabletop")
         assert chosen == (published if foreign else suits_tabletop)

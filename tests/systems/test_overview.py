@@ -83,7 +83,7 @@ def test_the_main_job_is_on_one_screen(
         "“a red cube and a black cylinder on a wooden floor” to “a blue cube and a black cylinder",
         "tabletop, made for 128x128, computes in float32; edits at 128x128",
         "ids: w_cut=0 cut_patches=256 fpr_iterations=3 fpr_scale=1 fpr_step=fixed",
-        "shared by all methods: guidance_scale=1.5 t_range=[0.3,0.98] weighting=one attention=cross+self",
+        "shared by all methods: guidance_scale=1.5 t_range=[0.8,0.98] t_range_end=[0.3,0.4] weighting=one",
         "pictures: 4 rounds of 6 steps on each of 21 views (8 at once) and 60 steps of fitting 2,048 rays",
         "cpu (",
         f"output {tmp_path}/ids-llff/t",
